@@ -33,7 +33,8 @@ function parseIpv6(text: string): Uint8Array {
   const [left = '', right] = groups.split('::');
   const head = left === '' ? [] : left.split(':');
   const rest = right === undefined || right === '' ? [] : right.split(':');
-  const words = right === undefined ? head : [...head, ...Array(8 - head.length - rest.length).fill('0'), ...rest];
+  const words =
+    right === undefined ? head : [...head, ...Array(8 - head.length - rest.length).fill('0'), ...rest];
   words.forEach((word, index) => {
     const value = Number.parseInt(word, 16);
     bytes[2 * index] = value >>> 8;

@@ -85,7 +85,10 @@ export class SlotPool {
   /** Gives back the slot that contains arena offset `offset` (any offset inside it). */
   release(offset: number): void {
     const index = Math.floor((offset - this.base) / this.slotBytes);
-    assert(index >= 0 && index < this.count && this.#used[index] === 1, 'slot released twice or not of this pool');
+    assert(
+      index >= 0 && index < this.count && this.#used[index] === 1,
+      'slot released twice or not of this pool',
+    );
     this.#used[index] = 0;
     this.#free[this.#freeCount++] = index;
   }
