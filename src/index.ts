@@ -1,0 +1,6 @@
+/** Rampart's public API: what a hooks file imports. */
+export type { RampartError } from '#base/error.ts';
+export type { Context, Endpoint, FlowProtocol, Identity, Target } from '#contract/context.ts';
+export type { CloseReason, FlowRecord } from '#contract/record.ts';
+export type * from '#proxy/hooks/hooks.ts';
+export { defineHooks } from '#proxy/hooks/hooks.ts';

@@ -1,0 +1,203 @@
+/**
+ * The public API of an application: one typed object of functions, called once per tunnel, flow, stream, session
+ * and request, never per byte. Each returns a verdict from a closed union, or undefined: then the config's routes decide.
+ *
+ * ```
+ *  tunnel ─► flow ─┬─ drop · reject · forward ──────────────► (layer 3, cached in the flow table)
+ *                  └─ upgrade ─┬─ stream ─┬─ splice ────────► egress ─► end
+ *                              │          └─ http ─ request ► egress ─► response ─► end
+ *                              └─ session ────────────────► egress ─► end
+ * ```
+ * Packet-level hooks (`flow`) are synchronous. Others are awaited only when they return a promise. A hook that throws or
+ * overruns its time budget ends its flow with `hook_failed`; no other flow is touched.
+ */
+import type { Context, Endpoint, FlowProtocol, Target } from '#contract/context.ts';
+import type { FlowRecord } from '#contract/record.ts';
+
+/** A value now, or later. */
+export type Awaitable<T> = T | Promise<T>;
+
+/** What the `tunnel` hook and the on-ramp make a context of. */
+export interface ContextSpec<Extension = unknown> {
+  readonly account: string;
+  readonly vnet: string;
+  readonly user?: string;
+  readonly device?: string;
+  readonly groups?: readonly string[];
+  readonly labels?: Readonly<Record<string, string>>;
+  /** Prefixes that the tunnel may send from, such as `100.64.0.7/32`. */
+  readonly sources?: readonly string[];
+  readonly extension?: Extension;
+}
+
+/** A new IP tunnel's first message. */
+export interface TunnelInfo {
+  readonly onRamp: string;
+  /** The context blob exactly as it came. Valid only during the call. */
+  readonly blob: Uint8Array;
+  /** The blob parsed as JSON by the framework, or undefined when it is not JSON. */
+  readonly json: unknown;
+}
+
+export type TunnelVerdict<Extension = unknown> =
+  | { readonly action: 'accept'; readonly context: ContextSpec<Extension> }
+  | { readonly action: 'refuse'; readonly reason: string };
+
+/** A new flow's first packet, seen before anything is sent anywhere. */
+export interface FlowInfo<Extension = unknown> {
+  readonly context: Context<Extension>;
+  readonly protocol: FlowProtocol;
+  readonly source: Endpoint;
+  readonly destination: Endpoint;
+  /** Off-ramp that the config's routes would choose, null when none matches. */
+  readonly route: string | null;
+}
+
+/** How a refused flow is answered: TCP reset, ICMP administratively prohibited, ICMP unreachable, or nothing. */
+export type RejectWith = 'reset' | 'prohibited' | 'unreachable';
+
+export type FlowVerdict =
+  | { readonly action: 'drop'; readonly reason?: string }
+  | { readonly action: 'reject'; readonly with?: RejectWith; readonly reason?: string }
+  /** Stay at layer 3: packets leave by an IP-tunnel off-ramp. */
+  | { readonly action: 'forward'; readonly via?: string }
+  /** Become a TCP stream or a UDP session; then `stream` or `session` decides. `to: 'http'` skips the sniffing. */
+  | { readonly action: 'upgrade'; readonly to?: 'stream' | 'http' };
+
+/** A TCP stream: upgraded from a flow, or accepted by a listener. */
+export interface StreamInfo<Extension = unknown> {
+  readonly context: Context<Extension>;
+  readonly source: Endpoint;
+  /** Where the client wanted to go; for a plain listener, the listener's own address. */
+  readonly destination: Endpoint;
+  readonly route: string | null;
+  /**
+   * Waits for the client's first bytes without consuming them: at most `limit` bytes, at most the sniff time limit.
+   * Empty when the client says nothing first.
+   */
+  peek(limit?: number): Promise<Uint8Array>;
+}
+
+export type StreamVerdict =
+  | { readonly action: 'reject'; readonly reason?: string }
+  /** Connect to `to` (default: the destination) and move bytes. */
+  | { readonly action: 'splice'; readonly to?: Target; readonly via?: string }
+  /** Parse as HTTP/1.1; then `request` decides. */
+  | { readonly action: 'http' }
+  /** Look at the first bytes: HTTP becomes requests, everything else is spliced. */
+  | { readonly action: 'sniff'; readonly to?: Target; readonly via?: string };
+
+/** A UDP session: the datagrams of one flow. */
+export interface SessionInfo<Extension = unknown> {
+  readonly context: Context<Extension>;
+  readonly source: Endpoint;
+  readonly destination: Endpoint;
+  readonly route: string | null;
+}
+
+export type SessionVerdict =
+  | { readonly action: 'reject'; readonly reason?: string }
+  | { readonly action: 'relay'; readonly to?: Target; readonly via?: string };
+
+/** Fields of a message, names compared without case. Changes made in a hook are what is forwarded. */
+export interface Fields {
+  get(name: string): string | undefined;
+  getAll(name: string): readonly string[];
+  has(name: string): boolean;
+  /** Replaces all values. @throws RampartError when name or value is not allowed by RFC 9110 section 5. */
+  set(name: string, value: string): void;
+  append(name: string, value: string): void;
+  delete(name: string): void;
+  entries(): Iterable<readonly [name: string, value: string]>;
+}
+
+/** Turns a body's chunks into others; null at the end, whose result is sent last. May be asynchronous. */
+export type BodyTransform = (chunk: Uint8Array | null) => Awaitable<Uint8Array | null>;
+
+/** One request, framing already taken off. */
+export interface RequestInfo<Extension = unknown> {
+  readonly context: Context<Extension>;
+  readonly source: Endpoint;
+  readonly destination: Endpoint;
+  readonly method: string;
+  readonly scheme: 'http' | 'https';
+  /** Host and optional port, lower case, validated. */
+  readonly authority: string;
+  /** Path and query exactly as they came and as they are forwarded. */
+  readonly path: string;
+  readonly fields: Fields;
+  /** Free place for later hooks of the same exchange. */
+  state: unknown;
+}
+
+export type RequestVerdict =
+  /** Send on, with changes. Absent members stay as they came. */
+  | {
+      readonly action: 'forward';
+      readonly to?: Target;
+      readonly via?: string;
+      readonly method?: string;
+      readonly path?: string;
+      readonly authority?: string;
+      readonly transformBody?: BodyTransform;
+    }
+  | {
+      readonly action: 'answer';
+      readonly status: number;
+      readonly fields?: Readonly<Record<string, string>>;
+      readonly body?: string | Uint8Array;
+    }
+  | { readonly action: 'redirect'; readonly location: string; readonly status?: 301 | 302 | 303 | 307 | 308 }
+  /** Answered 403 with the reason, which the log has too. */
+  | { readonly action: 'block'; readonly reason: string; readonly status?: number };
+
+/** One final response head, before it goes to the client. */
+export interface ResponseInfo<Extension = unknown> {
+  readonly request: RequestInfo<Extension>;
+  readonly status: number;
+  readonly fields: Fields;
+}
+
+export type ResponseVerdict =
+  | { readonly action: 'forward'; readonly status?: number; readonly transformBody?: BodyTransform }
+  | { readonly action: 'block'; readonly reason: string; readonly status?: number };
+
+/** Before anything leaves: the inner, translated target and the off-ramp chosen so far. */
+export interface EgressInfo<Extension = unknown> {
+  readonly context: Context<Extension>;
+  readonly layer: 'ip' | 'tcp' | 'udp' | 'http';
+  readonly target: Target;
+  readonly via: string;
+}
+
+export type EgressVerdict =
+  | { readonly action: 'direct'; readonly to?: Target; readonly via?: string; readonly source?: string }
+  | { readonly action: 'block'; readonly reason: string };
+
+/** All hooks of an application; every one is optional. `App` is the application's settings, `Extension` its context part. */
+export interface Hooks<Extension = unknown, App = unknown> {
+  /** Once, before any on-ramp opens. `parent` is what the previous process handed over, undefined at a first start. */
+  start?(settings: App, parent: unknown): Awaitable<void>;
+  /** Once per IP tunnel (or per new context of an unconnected one). */
+  tunnel?(info: TunnelInfo): Awaitable<TunnelVerdict<Extension> | undefined>;
+  /** Once per flow, on its first packet; synchronous. */
+  flow?(info: FlowInfo<Extension>): FlowVerdict | undefined;
+  stream?(info: StreamInfo<Extension>): Awaitable<StreamVerdict | undefined>;
+  session?(info: SessionInfo<Extension>): SessionVerdict | undefined;
+  request?(info: RequestInfo<Extension>): Awaitable<RequestVerdict | undefined>;
+  response?(info: ResponseInfo<Extension>): Awaitable<ResponseVerdict | undefined>;
+  /** Before a connection, session or forwarded flow leaves; for layer `ip` it must answer synchronously. */
+  egress?(info: EgressInfo<Extension>): Awaitable<EgressVerdict | undefined>;
+  /** Exactly once per flow, stream and session, when it is over. */
+  end?(record: FlowRecord): void;
+}
+
+/**
+ * Types a hooks file: `export default defineHooks<MyExtension, MySettings>({ … })`. A verdict outside the union does
+ * not compile.
+ */
+export function defineHooks<Extension = unknown, App = unknown>(
+  hooks: Hooks<Extension, App>,
+): Hooks<Extension, App> {
+  return hooks;
+}
