@@ -1,0 +1,184 @@
+/**
+ * The interfaces by which on-ramps, tunnels, the flow pipeline, upgrades and off-ramps meet. None of them imports
+ * another: `proxy.ts` joins them through these types.
+ */
+import type { DropReason } from '#base/drop-reason.ts';
+import type { SlotPool } from '#io/arena.ts';
+import type { Fd, Io } from '#io/io.ts';
+import type { Context, Endpoint, Target } from '#contract/context.ts';
+import type { TraceEvent, TraceStage } from '#contract/trace.ts';
+
+/**
+ * A network as the data plane names it: the interned pair (account, vnet). Small positive integer, 0 is never used.
+ * Every key has one: a bare IP address is never a key.
+ */
+export type NetworkId = number;
+
+/** What everything that moves packets or streams shares in one worker. */
+export interface Worker {
+  readonly io: Io;
+  /**
+   * The one pool of packet slots. Canonical form in a slot: headroom, virtio header (10 bytes), IP packet;
+   * `packet/virtio-header.ts` has the sizes. Whoever holds the packet's offset owns its slot and
+   * passes ownership on or calls `packets.release(offset)`.
+   */
+  readonly packets: SlotPool;
+  readonly stats: Stats;
+  readonly tracer: Tracer;
+  /** Limits of time and number from the config. */
+  readonly limits: Limits;
+}
+
+/**
+ * Counters of one worker. Plain numbers in typed arrays: an increment is all that a packet costs.
+ * Names of the slots are in `proxy/stats.ts`.
+ */
+export interface Stats {
+  /** Indexed by DropReason. */
+  readonly drops: Float64Array;
+  /** Indexed by `Counter` of `proxy/stats.ts`. */
+  readonly counters: Float64Array;
+}
+
+/** The live trace. `enabled` is read before anything is formatted. */
+export interface Tracer {
+  readonly enabled: boolean;
+  emit(event: TraceEvent): void;
+  /** A packet as it came in or goes out, for pcap; copies what it needs. */
+  packet(direction: 'in' | 'out', tunnel: string, offset: number, length: number): void;
+}
+
+/** Shorthand that builds a TraceEvent; see `proxy/trace.ts`. */
+export type TraceFunction = (stage: TraceStage, flow: number, text: string) => void;
+
+/** Limits that the data plane enforces; each has its default and reason in `config/limits.ts`. */
+export interface Limits {
+  readonly flowsMax: number;
+  readonly flowsPerAccountMax: number;
+  readonly tcpHandshakeMs: number;
+  readonly tcpIdleMs: number;
+  readonly tcpClosingMs: number;
+  readonly udpIdleMs: number;
+  readonly icmpIdleMs: number;
+  readonly otherIdleMs: number;
+  readonly connectMs: number;
+  readonly sniffMs: number;
+  readonly hookMs: number;
+  readonly streamIdleMs: number;
+  readonly headMs: number;
+  readonly bodyIdleMs: number;
+  readonly keepAliveMs: number;
+  readonly responseMs: number;
+  readonly continueMs: number;
+  readonly headBytesMax: number;
+  readonly headFieldsMax: number;
+  readonly upstreamIdleMs: number;
+  readonly upstreamIdleMax: number;
+  readonly packetSlots: number;
+  readonly streamSlots: number;
+  readonly reassemblyBytesMax: number;
+  readonly contextBytesMax: number;
+}
+
+/** A two-way stream of IP packets with a context. TUN, SEQPACKET, and each peer context of a GUE port is one. */
+export interface IpTunnel {
+  /** Small integer that flow entries keep; reused only after every flow that names it is gone. */
+  readonly index: number;
+  /** Name in the config, with a suffix for accepted or per-context tunnels. */
+  readonly name: string;
+  /** Largest IP packet that may be sent, bytes. */
+  readonly mtu: number;
+  readonly context: Context;
+  readonly network: NetworkId;
+  /** True when it may carry a super-packet whose virtio header asks for segmentation or a checksum (TUN). */
+  readonly offload: boolean;
+  /**
+   * Sends one packet and takes its slot, whatever the answer. `None`, or why it was dropped; drops later on
+   * (a full queue) are counted by the tunnel.
+   */
+  send(offset: number, length: number): DropReason;
+  /** Ends it; packets under way are dropped, `TunnelOwner.onTunnelClosed` is called once. */
+  close(): void;
+  /** What a new process needs to go on with it; with `fd` handed over beside it. Null where it cannot move. */
+  describe(): { readonly kind: string; readonly fd: Fd; readonly state: unknown } | null;
+}
+
+/** Receives what tunnels bring. Implemented by the flow pipeline. */
+export interface PacketSink {
+  /** One packet in canonical form; ownership of the slot passes. Never throws. */
+  onPacket(tunnel: IpTunnel, offset: number, length: number): void;
+  /** After the last packet of a batch of completions: time to flush what was coalesced. */
+  onBatchEnd(): void;
+  /** The tunnel is gone: its flows end with a reason. */
+  onTunnelClosed(tunnel: IpTunnel): void;
+}
+
+/** A TCP stream that came in: from the stack (upgrade) or from a listener. The receiver owns `fd` and the prefix slot. */
+export interface InboundStream {
+  readonly fd: Fd;
+  readonly context: Context;
+  readonly network: NetworkId;
+  /** Number of the flow or stream, for traces and records. */
+  readonly flow: number;
+  readonly source: Endpoint;
+  readonly destination: Endpoint;
+  /** Off-ramp by the config's routes, null when none matches. */
+  readonly route: string | null;
+  /** What the route or the `flow` hook asked for; `sniff` when open. */
+  readonly wish: 'stream' | 'http' | 'sniff';
+  /** The config's on-ramp or route that led here, in words, for the record. */
+  readonly rule: string;
+}
+
+/** Where a stream or request leaves: after routes and the `egress` hook. Equal keys may share pooled connections. */
+export interface DialPlan {
+  /** Off-ramp name. */
+  readonly via: string;
+  readonly target: Target;
+  /**
+   * Pool key: account, vnet, off-ramp, scheme, host, port and source: everything on which two connections
+   * must not be confused.
+   */
+  readonly key: string;
+  /** Source address that the off-ramp shall use, where it can choose one. */
+  readonly source: Endpoint | null;
+  readonly context: Context;
+  readonly network: NetworkId;
+  readonly flow: number;
+}
+
+/** What wants to leave. */
+export interface DialRequest {
+  readonly context: Context;
+  readonly network: NetworkId;
+  readonly flow: number;
+  readonly layer: 'tcp' | 'http';
+  readonly source: Endpoint;
+  /** Null: the off-ramp's own origin, or the route's. */
+  readonly target: Target | null;
+  readonly destination: Endpoint;
+  /** Null: by the config's routes. */
+  readonly via: string | null;
+}
+
+/** A refusal by policy: the `egress` hook's or that no route exists. */
+export interface DialRefusal {
+  readonly refused: true;
+  readonly reason: string;
+}
+
+/** Opens connected streams by any off-ramp: a socket, or the downgrade through an IP tunnel. */
+export interface Dialer {
+  /** Decides where to; calls the `egress` hook. Synchronous unless that hook is not. */
+  plan(request: DialRequest): DialPlan | DialRefusal | Promise<DialPlan | DialRefusal>;
+  /**
+   * Connects within `limits.connectMs`. The caller owns the descriptor.
+   * Rejects with `RampartError` RAMP_CONNECT, RAMP_TIMEOUT or RAMP_NO_DESCRIPTORS.
+   */
+  connect(plan: DialPlan): Promise<Fd>;
+}
+
+/** Takes streams that came in and carries them to their end. Implemented by `upgrade/stream.ts` and the HTTP engine. */
+export interface StreamHandler {
+  onStream(stream: InboundStream): void;
+}
