@@ -6,6 +6,7 @@ import type { DropReason } from '#base/drop-reason.ts';
 import type { SlotPool } from '#io/arena.ts';
 import type { Fd, Io } from '#io/io.ts';
 import type { Context, Endpoint, Target } from '#contract/context.ts';
+import type { FlowRecord } from '#contract/record.ts';
 import type { TraceEvent, TraceStage } from '#contract/trace.ts';
 
 /**
@@ -23,10 +24,24 @@ export interface Worker {
    * passes ownership on or calls `packets.release(offset)`.
    */
   readonly packets: SlotPool;
+  /** The pool of stream buffers (`STREAM_SLOT_BYTES` each): peeked bytes, HTTP heads and bodies. */
+  readonly streams: SlotPool;
+  readonly records: RecordSink;
   readonly stats: Stats;
   readonly tracer: Tracer;
   /** Limits of time and number from the config. */
   readonly limits: Limits;
+}
+
+/** Size of a slot of `Worker.streams`, bytes: a head of `limits.headBytesMax` fits with room for added fields. */
+export const STREAM_SLOT_BYTES = 32768;
+
+/** Takes the record of everything that ended: the `end` hook, the log and the trace stand behind it. */
+export interface RecordSink {
+  /** Exactly once per flow, stream or session. Never throws. */
+  record(record: FlowRecord): void;
+  /** A fresh number for a flow or stream, unique in this process's life. */
+  nextFlowNumber(): number;
 }
 
 /**
@@ -113,7 +128,7 @@ export interface PacketSink {
   onTunnelClosed(tunnel: IpTunnel): void;
 }
 
-/** A TCP stream that came in: from the stack (upgrade) or from a listener. The receiver owns `fd` and the prefix slot. */
+/** A TCP stream that came in: from the stack (upgrade) or from a listener. The receiver owns `fd`. */
 export interface InboundStream {
   readonly fd: Fd;
   readonly context: Context;
@@ -180,5 +195,9 @@ export interface Dialer {
 
 /** Takes streams that came in and carries them to their end. Implemented by `upgrade/stream.ts` and the HTTP engine. */
 export interface StreamHandler {
-  onStream(stream: InboundStream): void;
+  /**
+   * The handler owns the descriptor, and the slot of `worker.streams` at `prefixOffset` with `prefixLength` bytes that were
+   * read from the client already; −1 when nothing was read.
+   */
+  onStream(stream: InboundStream, prefixOffset: number, prefixLength: number): void;
 }
