@@ -160,6 +160,8 @@ export interface DialPlan {
   readonly context: Context;
   readonly network: NetworkId;
   readonly flow: number;
+  /** True when every equal request of the same stream gets an equal plan, so that it may be kept and used again. */
+  readonly reusable: boolean;
 }
 
 /** What wants to leave. */

@@ -1,0 +1,119 @@
+import type { Context, Endpoint, Target } from '#contract/context.ts';
+import type { Fd } from '#io/io.ts';
+import type { EgressInfo, EgressVerdict } from '#proxy/hooks/hooks.ts';
+import type { Dialer, DialPlan, DialRefusal, DialRequest, NetworkId, Worker } from '#proxy/proxy-contract.ts';
+import { Counter } from '#proxy/stats.ts';
+
+import type { StreamOffRamp } from './offramp.ts';
+
+/** Finds the off-ramp for a destination by the config's routes; null when none matches. */
+export type RouteFunction = (network: NetworkId, context: Context, destination: Endpoint) => string | null;
+
+/** Calls the application's `egress` hook with its budget; null when there is none. */
+export type EgressFunction = (
+  info: EgressInfo,
+) => EgressVerdict | undefined | Promise<EgressVerdict | undefined>;
+
+/** Picks an off-ramp for streams and opens connections by it. */
+export class OffRampDialer implements Dialer {
+  readonly #worker: Worker;
+  readonly #offRamps: ReadonlyMap<string, StreamOffRamp>;
+  readonly #route: RouteFunction;
+  readonly #egress: EgressFunction | null;
+
+  constructor(
+    worker: Worker,
+    options: {
+      offRamps: ReadonlyMap<string, StreamOffRamp>;
+      route: RouteFunction;
+      egress: EgressFunction | null;
+    },
+  ) {
+    this.#worker = worker;
+    this.#offRamps = options.offRamps;
+    this.#route = options.route;
+    this.#egress = options.egress;
+  }
+
+  plan(request: DialRequest): DialPlan | DialRefusal | Promise<DialPlan | DialRefusal> {
+    const via = request.via ?? this.#route(request.network, request.context, request.destination);
+    if (via === null) return refusal('no route to the destination');
+    const offRamp = this.#offRamps.get(via);
+    if (offRamp === undefined) return refusal(`off-ramp ${via} carries no streams`);
+    const target = request.target ?? offRamp.origin ?? asTarget(request.destination);
+    if (this.#egress === null) return this.#finish(request, { offRamp, target, source: null }, true);
+    const verdict = this.#egress({ context: request.context, layer: request.layer, target, via });
+    if (verdict instanceof Promise) return verdict.then((v) => this.#apply(request, { offRamp, target }, v));
+    return this.#apply(request, { offRamp, target }, verdict);
+  }
+
+  async connect(plan: DialPlan): Promise<Fd> {
+    const offRamp = this.#offRamps.get(plan.via) as StreamOffRamp;
+    const { counters } = this.#worker.stats;
+    counters[Counter.UpstreamConnects] = (counters[Counter.UpstreamConnects] as number) + 1;
+    try {
+      const fd = await offRamp.connect(plan);
+      const tracer = this.#worker.tracer;
+      if (tracer.enabled) {
+        tracer.emit({
+          at: this.#worker.io.refreshNow(),
+          flow: plan.flow,
+          stage: 'off-ramp',
+          account: plan.context.account,
+          vnet: plan.context.vnet,
+          tuple: '',
+          text: `connected to ${plan.target.host}:${plan.target.port} by ${plan.via}`,
+        });
+      }
+      return fd;
+    } catch (error) {
+      counters[Counter.UpstreamConnectErrors] = (counters[Counter.UpstreamConnectErrors] as number) + 1;
+      throw error;
+    }
+  }
+
+  #apply(
+    request: DialRequest,
+    chosen: { offRamp: StreamOffRamp; target: Target },
+    verdict: EgressVerdict | undefined,
+  ): DialPlan | DialRefusal {
+    if (verdict === undefined) return this.#finish(request, { ...chosen, source: null }, false);
+    if (verdict.action === 'block') return refusal(verdict.reason);
+    let offRamp = chosen.offRamp;
+    if (verdict.via !== undefined) {
+      const named = this.#offRamps.get(verdict.via);
+      if (named === undefined) return refusal(`off-ramp ${verdict.via} carries no streams`);
+      offRamp = named;
+    }
+    const source = verdict.source === undefined ? null : { address: verdict.source, port: 0 };
+    return this.#finish(request, { offRamp, target: verdict.to ?? chosen.target, source }, false);
+  }
+
+  #finish(
+    request: DialRequest,
+    chosen: { offRamp: StreamOffRamp; target: Target; source: Endpoint | null },
+    reusable: boolean,
+  ): DialPlan {
+    const { offRamp, target } = chosen;
+    const source =
+      chosen.source ?? (offRamp.keepsSource ? { address: request.source.address, port: 0 } : null);
+    return {
+      via: offRamp.name,
+      target,
+      key: `${request.network} ${offRamp.name} ${target.host} ${target.port} ${source?.address ?? ''}`,
+      source,
+      context: request.context,
+      network: request.network,
+      flow: request.flow,
+      reusable,
+    };
+  }
+}
+
+function refusal(reason: string): DialRefusal {
+  return { refused: true, reason };
+}
+
+function asTarget(endpoint: Endpoint): Target {
+  return { host: endpoint.address, port: endpoint.port };
+}
