@@ -64,6 +64,13 @@ export function formatIp(bytes: Uint8Array): string {
   return `${hex.slice(0, best).join(':')}::${hex.slice(best + bestCount).join(':')}`;
 }
 
+/** The four bytes inside an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2); any other address unchanged. */
+export function unmapIp(bytes: Uint8Array): Uint8Array {
+  if (bytes.length !== 16 || bytes[10] !== 0xff || bytes[11] !== 0xff) return bytes;
+  for (let i = 0; i < 10; i++) if (bytes[i] !== 0) return bytes;
+  return bytes.slice(12);
+}
+
 /** Parses `10.0.0.0/8` or `fd00::/8`; a bare address is a full-length prefix. Null when malformed. Host bits are masked. */
 export function parsePrefix(text: string): IpPrefix | null {
   const slash = text.indexOf('/');
