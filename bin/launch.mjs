@@ -1,0 +1,73 @@
+/**
+ * What `npm start`, `npm test` and the other scripts of package.json call: installs what is missing, then
+ * starts the pinned Node on the right program. Everything after the verb is passed on.
+ */
+import { existsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { ensureInstalled, ROOT, refuse, requireSupportedPlatform, run } from './runtime.mjs';
+
+const TEST_GLOBS = ['src/**/*.test.ts', 'tools/**/*.test.ts', 'tests/**/*.test.ts', 'examples/**/*.test.ts'];
+// Two files at a time even on two cores: many tests wait for sockets. More would make the slow ones miss
+// their limits.
+const TEST_FLAGS = ['--test', '--test-concurrency=2', '--test-timeout=240000', '--test-reporter=spec'];
+
+const TYPESCRIPT = 'node_modules/typescript/bin/tsc';
+const BIOME = 'node_modules/@biomejs/biome/bin/biome';
+const CHECKS = [
+  { name: 'rules of this repository (tools/tidy.ts)', command: ['tools/tidy.ts'] },
+  {
+    name: 'reference pages agree with the code (tools/reference.ts)',
+    command: ['tools/reference.ts', '--check'],
+  },
+  { name: 'types (tsc)', command: [TYPESCRIPT, '-p', '.'] },
+  { name: 'lint and format (biome)', command: [BIOME, 'check', '--log-level=warn', '.'] },
+];
+
+const VERBS = {
+  start: (rest) => run([join(ROOT, 'src/cli/main.ts'), 'start', ...rest]),
+  test: (rest) => run([...TEST_FLAGS, ...testArguments(rest)], { cwd: ROOT }),
+  bench: (rest) => run([join(ROOT, 'bench/bench.ts'), ...rest]),
+  check: () => runChecks(),
+  ok: async (rest) => (await runChecks()) || VERBS.test(rest),
+  format: (rest) => format(rest.length > 0 ? rest : ['.']),
+  reference: (rest) => run([join(ROOT, 'tools/reference.ts'), ...rest], { cwd: ROOT }),
+};
+
+/** Flags go to the test runner as they are; a folder means its tests; no file at all means all of them. */
+function testArguments(rest) {
+  const flags = rest.filter((argument) => argument.startsWith('-'));
+  const files = rest.filter((argument) => !argument.startsWith('-'));
+  const globs = files.map((file) => {
+    const path = join(ROOT, file);
+    return existsSync(path) && statSync(path).isDirectory() ? join(file, '**/*.test.ts') : file;
+  });
+  return [...flags, ...(globs.length > 0 ? globs : TEST_GLOBS)];
+}
+
+/** The formatter keeps its hands off comments, so a small program breaks their long lines first. */
+async function format(paths) {
+  const code = await run(['tools/reflow.ts', ...paths], { cwd: ROOT });
+  return (await run([BIOME, 'check', '--write', '--log-level=warn', ...paths], { cwd: ROOT })) || code;
+}
+
+/** Runs every check, also after a failed one, so that one run shows all there is to repair. */
+async function runChecks() {
+  let worst = 0;
+  for (const check of CHECKS) {
+    const startedMs = Date.now();
+    const code = await run(check.command, { cwd: ROOT });
+    const seconds = ((Date.now() - startedMs) / 1000).toFixed(1);
+    process.stdout.write(`${code === 0 ? '✔' : '✖'} ${check.name} (${seconds} s)\n`);
+    worst = Math.max(worst, code);
+  }
+  return worst;
+}
+
+const [verb = '', ...rest] = process.argv.slice(2);
+const action = Object.hasOwn(VERBS, verb) ? VERBS[verb] : null;
+if (action === null)
+  refuse(`unknown verb "${verb}": one of ${Object.keys(VERBS).join(', ')} was expected`, 2);
+requireSupportedPlatform();
+ensureInstalled(ROOT, { development: verb !== 'start' });
+process.exitCode = await action(rest);
