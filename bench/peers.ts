@@ -28,7 +28,6 @@ function nginx(folder: string, name: string, text: string, cpu: number): Running
 const NGINX_HEAD = (folder: string, name: string): string => `
 daemon off; worker_processes 1; pid ${folder}/${name}.pid; user root;
 worker_rlimit_nofile 40000;
-include /etc/nginx/modules-enabled/*.conf;
 events { worker_connections 16000; }
 `;
 
@@ -49,15 +48,18 @@ export function nginxHttp(folder: string, port: number, to: number): Running {
   return nginx(folder, 'nginx-http', NGINX_HEAD(folder, 'nginx-http') + http, PROXY_CPU);
 }
 
+/** Debian builds the stream module apart (libnginx-mod-stream). */
+const STREAM_MODULE = 'load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n';
+
 /** nginx as a TCP proxy (stream module). */
 export function nginxTcp(folder: string, port: number, to: number): Running {
   const stream = `stream { server { listen 127.0.0.1:${port}; proxy_pass 127.0.0.1:${to}; proxy_buffer_size 64k; } }`;
-  return nginx(folder, 'nginx-tcp', NGINX_HEAD(folder, 'nginx-tcp') + stream, PROXY_CPU);
+  return nginx(folder, 'nginx-tcp', STREAM_MODULE + NGINX_HEAD(folder, 'nginx-tcp') + stream, PROXY_CPU);
 }
 
 const HAPROXY_HEAD = `global
   nbthread 1
-  maxconn 20000
+  maxconn 4000
 defaults
   timeout connect 5s
   timeout client 60s
