@@ -67,7 +67,7 @@ on_ramps:
 off_ramps:
   - name: out
     type: sockets
-    origin: 127.0.0.1:${to}
+    target: 127.0.0.1:${to}
 routes:
   - on_ramp: in
     via: out
