@@ -1,0 +1,199 @@
+import * as z from 'zod';
+
+import type { IpPrefix } from '#base/ip.ts';
+
+import {
+  type ContextConfig,
+  contextConfig,
+  contextSchema,
+  DEFAULT_NETWORK,
+  sourcesSchema,
+} from './context.ts';
+import {
+  deviceName,
+  type InterfaceAddress,
+  type IpSocketAddress,
+  interfaceAddress,
+  ipListenAddress,
+  listenAddress,
+  mtu,
+  name,
+  namespaceName,
+  prefix,
+  type UnixSocketAddress,
+  unixAddress,
+} from './scalars.ts';
+
+/** A TUN device that Rampart opens: packets of one network. */
+export interface TunOnRamp {
+  readonly type: 'tun';
+  readonly name: string;
+  readonly device: string;
+  /** Name below /run/netns, or path of the namespace that the device lies in; null: Rampart's own. */
+  readonly namespace: string | null;
+  readonly mtu: number;
+  /** Put on the device. Empty: the device is left as it is. */
+  readonly addresses: readonly InterfaceAddress[];
+  /** Routes that the kernel of the namespace gets through the device. */
+  readonly deviceRoutes: readonly IpPrefix[];
+  readonly context: ContextConfig;
+}
+
+/** Connected IP tunnels on a SEQPACKET socket: the first message is the context, every other one is a packet. */
+export interface IpTunnelOnRamp {
+  readonly type: 'ip-tunnel';
+  readonly name: string;
+  readonly listen: UnixSocketAddress;
+  readonly mtu: number;
+}
+
+/** Unconnected IP tunnels: GUE over UDP, the context in every datagram. */
+export interface GueOnRamp {
+  readonly type: 'gue';
+  readonly name: string;
+  readonly listen: IpSocketAddress;
+  readonly mtu: number;
+}
+
+/** A plain TCP listener. */
+export interface TcpOnRamp {
+  readonly type: 'tcp';
+  readonly name: string;
+  readonly listen: IpSocketAddress | UnixSocketAddress;
+  readonly context: ContextConfig;
+  /** What its streams become; null: what the route says. */
+  readonly upgrade: 'stream' | 'sniff' | 'http' | null;
+}
+
+/** A plain UDP listener. */
+export interface UdpOnRamp {
+  readonly type: 'udp';
+  readonly name: string;
+  readonly listen: IpSocketAddress;
+  readonly context: ContextConfig;
+}
+
+/** One way in. */
+export type OnRampConfig = TunOnRamp | IpTunnelOnRamp | GueOnRamp | TcpOnRamp | UdpOnRamp;
+
+/** The types of on-ramp, in the order of the reference. */
+export const ON_RAMP_TYPES = Object.freeze(['tun', 'ip-tunnel', 'gue', 'tcp', 'udp'] as const);
+
+/** Ethernet's, which nearly every path carries. */
+const TUN_MTU = 1500;
+
+/** SEQPACKET carries any packet whole. */
+const SEQPACKET_MTU = 65535;
+
+/** 1500 less outer IPv6 and UDP (48), the GUE header (4) and a context of up to 48 bytes. */
+const GUE_MTU = 1400;
+
+const named = name.describe('Name of the on-ramp, in routes, hooks, records and metrics.');
+
+const tunSchema = z
+  .strictObject({
+    name: named,
+    type: z.literal('tun'),
+    device: deviceName.describe('Name of the device; it is made when it does not exist.'),
+    namespace: namespaceName
+      .optional()
+      .describe("Network namespace that the device lies in, by name or path. Default: Rampart's own."),
+    mtu: mtu.default(TUN_MTU).describe('Largest IP packet in bytes.'),
+    addresses: z.array(interfaceAddress).default([]).describe('Addresses put on the device.'),
+    device_routes: z
+      .array(prefix)
+      .default([])
+      .describe('Prefixes that the kernel of the namespace routes into the device.'),
+    context: contextSchema,
+    sources: sourcesSchema,
+  })
+  .describe('A TUN device: packets of one network.');
+
+const ipTunnelSchema = z
+  .strictObject({
+    name: named,
+    type: z.literal('ip-tunnel'),
+    listen: unixAddress.describe('Path of the SEQPACKET socket.'),
+    mtu: mtu.default(SEQPACKET_MTU).describe('Largest IP packet in bytes.'),
+  })
+  .describe('Connected IP tunnels (Unix SEQPACKET): message 0 is the context, every other one is a packet.');
+
+const gueSchema = z
+  .strictObject({
+    name: named,
+    type: z.literal('gue'),
+    listen: ipListenAddress.describe('Address and port for UDP.'),
+    mtu: mtu.default(GUE_MTU).describe('Largest inner IP packet in bytes.'),
+  })
+  .describe('Unconnected IP tunnels (GUE over UDP): every datagram carries its context.');
+
+const defaultContext = contextSchema.prefault({ account: DEFAULT_NETWORK });
+
+const tcpSchema = z
+  .strictObject({
+    name: named,
+    type: z.literal('tcp'),
+    listen: listenAddress.describe('Address and port, or unix:PATH.'),
+    context: defaultContext,
+    upgrade: z
+      .enum(['none', 'stream', 'sniff', 'http'])
+      .optional()
+      .describe('What streams become: none or stream moves bytes, http parses requests, sniff looks first.'),
+  })
+  .describe('A plain TCP listener.');
+
+const udpSchema = z
+  .strictObject({
+    name: named,
+    type: z.literal('udp'),
+    listen: ipListenAddress.describe('Address and port.'),
+    context: defaultContext,
+  })
+  .describe('A plain UDP listener.');
+
+/** One element of `on_ramps`. */
+export const onRampSchema = z.discriminatedUnion('type', [
+  tunSchema,
+  ipTunnelSchema,
+  gueSchema,
+  tcpSchema,
+  udpSchema,
+]);
+
+/** The typed value of one parsed element. */
+export function onRampConfig(input: z.output<typeof onRampSchema>): OnRampConfig {
+  switch (input.type) {
+    case 'tun':
+      return {
+        type: 'tun',
+        name: input.name,
+        device: input.device,
+        namespace: input.namespace ?? null,
+        mtu: input.mtu,
+        addresses: input.addresses,
+        deviceRoutes: input.device_routes,
+        context: contextConfig(input.context, input.sources),
+      };
+    case 'tcp':
+      return {
+        type: 'tcp',
+        name: input.name,
+        listen: input.listen,
+        context: contextConfig(input.context, []),
+        upgrade: input.upgrade === 'none' ? 'stream' : (input.upgrade ?? null),
+      };
+    case 'udp':
+      return {
+        type: 'udp',
+        name: input.name,
+        listen: input.listen,
+        context: contextConfig(input.context, []),
+      };
+    case 'ip-tunnel':
+      return { type: 'ip-tunnel', name: input.name, listen: input.listen, mtu: input.mtu };
+    case 'gue':
+      return { type: 'gue', name: input.name, listen: input.listen, mtu: input.mtu };
+    default:
+      return input satisfies never;
+  }
+}

@@ -1,0 +1,35 @@
+import * as z from 'zod';
+
+import { controlAddress } from './scalars.ts';
+
+/** What Rampart tells about itself, and where. */
+export interface TelemetryConfig {
+  /** Path of the control socket; undefined: the one that the CLI looks at by itself; null: none. */
+  readonly control: string | null | undefined;
+  /** Form of the log on standard error. */
+  readonly log: 'text' | 'json';
+  /** A log line for every flow, stream and request that ended. */
+  readonly records: boolean;
+  /** The live trace goes to the log from the start. */
+  readonly trace: boolean;
+}
+
+/** The `telemetry` key. */
+export const telemetrySchema = z
+  .strictObject({
+    control: controlAddress
+      .optional()
+      .describe(
+        'Control socket of `rampart trace`, `top` and `explain`: unix:PATH, or off. ' +
+          'Default: rampart.sock in $XDG_RUNTIME_DIR/rampart, or in /run/rampart.',
+      ),
+    log: z.enum(['text', 'json']).default('text').describe('Form of the log on standard error.'),
+    records: z.boolean().default(false).describe('Log a line for every flow, stream and request that ended.'),
+    trace: z.boolean().default(false).describe('Log the live trace from the start. Costs speed.'),
+  })
+  .describe('Log, records, trace and control socket.');
+
+/** The typed value. */
+export function telemetryConfig(input: z.output<typeof telemetrySchema>): TelemetryConfig {
+  return { control: input.control?.path, log: input.log, records: input.records, trace: input.trace };
+}
