@@ -6,7 +6,7 @@ import type { DropReason } from '#base/drop-reason.ts';
 import type { SlotPool } from '#io/arena.ts';
 import type { Fd, Io } from '#io/io.ts';
 import type { Context, Endpoint, Target } from '#contract/context.ts';
-import type { FlowRecord } from '#contract/record.ts';
+import type { CloseReason, FlowRecord } from '#contract/record.ts';
 import type { TraceEvent, TraceStage } from '#contract/trace.ts';
 
 /**
@@ -169,7 +169,7 @@ export interface DialRequest {
   readonly context: Context;
   readonly network: NetworkId;
   readonly flow: number;
-  readonly layer: 'tcp' | 'http';
+  readonly layer: 'tcp' | 'udp' | 'http';
   readonly source: Endpoint;
   /** Null: the off-ramp's own origin, or the route's. */
   readonly target: Target | null;
@@ -193,6 +193,41 @@ export interface Dialer {
    * Rejects with `RampartError` RAMP_CONNECT, RAMP_TIMEOUT or RAMP_NO_DESCRIPTORS.
    */
   connect(plan: DialPlan): Promise<Fd>;
+}
+
+/** The client's side of a UDP session. */
+export interface SessionClient {
+  /**
+   * One datagram from the target: `length` bytes at arena offset `payload`, in a slot of `worker.packets` that the callee
+   * owns from here on, with room for IP and UDP headers and the headroom before it.
+   */
+  onDatagram(payload: number, length: number): void;
+  /** The session is over, once; its record has been written. */
+  onSessionEnd(reason: CloseReason): void;
+}
+
+/** An open UDP session towards one target. */
+export interface Session {
+  /** Sends one datagram; the slot stays the caller's. False when it was dropped (counted). */
+  send(payload: number, length: number): boolean;
+  /** Ends it; `onSessionEnd` is not called for an end that the client asked for. */
+  close(reason: CloseReason): void;
+}
+
+/** What a UDP session is opened for. */
+export interface SessionRequest {
+  readonly context: Context;
+  readonly network: NetworkId;
+  readonly flow: number;
+  readonly source: Endpoint;
+  readonly destination: Endpoint;
+  readonly route: string | null;
+  readonly rule: string;
+}
+
+/** Opens UDP sessions by an off-ramp, after the `session` and `egress` hooks. */
+export interface SessionOpener {
+  open(request: SessionRequest, client: SessionClient): Session | DialRefusal;
 }
 
 /** Takes streams that came in and carries them to their end. Implemented by `upgrade/stream.ts` and the HTTP engine. */
