@@ -46,12 +46,14 @@ export const LAYERS: readonly Layer[] = [
     reason: 'it names how the parts of the proxy meet, so it knows none of them',
   },
   // Inside proxy, hooks and flow serve the ramps; the ramps know each other only through proxy/proxy.ts.
+  { folder: 'proxy/stats.ts', rank: 3.05, reason: 'everybody counts, so the counters know nobody' },
   {
     folder: 'proxy/hooks',
     rank: 3.1,
     reason: 'hooks are the public types: they know what is below the proxy only',
   },
   { folder: 'proxy/flow', rank: 3.2, reason: 'the flow table carries verdicts and knows no ramp' },
+  { folder: 'proxy/tunnel', rank: 3.25, reason: 'a tunnel is an on-ramp and an off-ramp: it serves both' },
   {
     folder: 'proxy/onramp',
     rank: 3.3,

@@ -83,11 +83,10 @@ function checkCode(tree: Tree, file: string, findings: Finding[]): void {
 
 type Add = (line: number, rule: string, advice: string, severity?: Finding['severity']) => unknown;
 
-const WHOLE_FILE_RULES = new Set(['file-length', 'front-file', 'file-name', 'folder-name', 'test-place']);
-
 function isAllowed(source: Source, finding: Finding): boolean {
+  const wholeFile = new RegExp(`tidy: allow-file ${finding.rule}: \\S`);
+  if (source.comments.some((comment) => wholeFile.test(comment))) return true;
   const pattern = new RegExp(`tidy: allow ${finding.rule}: \\S`);
-  if (WHOLE_FILE_RULES.has(finding.rule)) return source.comments.some((comment) => pattern.test(comment));
   const here = source.comments[finding.line - 1] ?? '';
   const above = source.comments[finding.line - 2] ?? '';
   return pattern.test(here) || pattern.test(above);
@@ -258,15 +257,22 @@ function checkExports(file: string, source: Source, add: Add): void {
     const match = EXPORTED.exec(line);
     if (match === null) return;
     const name = match[5] as string;
-    const above = (source.lines[index - 1] ?? '').trimEnd();
-    // The further signatures of an overload share the first one's comment, and so do the lines of a table of
-    // constants.
-    const shares = seen.has(name) || (match[4] === 'const' && /^export const .*;/.test(above));
-    if (!shares && !above.endsWith('*/')) {
+    // The further signatures of an overload share the first one's comment.
+    if (!seen.has(name) && !isDocumented(source, index, match[4] === 'const')) {
       add(index + 1, 'export-doc', `write a doc comment: what ${name} is, units, owner, what it throws`);
     }
     seen.add(name);
   });
+}
+
+/** A table of constants shares one comment, which an empty line may set apart. */
+function isDocumented(source: Source, index: number, isConstant: boolean): boolean {
+  const above = (at: number) => (source.lines[at] ?? '').trimEnd();
+  if (above(index - 1).endsWith('*/')) return true;
+  if (!isConstant) return false;
+  return (
+    /^export const .*;/.test(above(index - 1)) || (above(index - 1) === '' && above(index - 2).endsWith('*/'))
+  );
 }
 
 function checkPlaceOfTest(tree: Tree, file: string, add: Add): void {

@@ -1,0 +1,130 @@
+/**
+ * Writes the pages of docs/reference from the code, so that they cannot say anything else.
+ *
+ *     tools/reference.ts            writes them
+ *     tools/reference.ts --check    writes nothing; names the pages that differ and exits with 1
+ *
+ * A page is one entry of `PAGES`: a file name and a function that makes the text.
+ */
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { DROP_REASON_TEXT, DropReason, dropReasonName } from '#base/drop-reason.ts';
+import { ERROR_CODES } from '#base/error.ts';
+import { Counter } from '#proxy/stats.ts';
+
+import { type Declaration, declarationsOf, frontComment } from './declarations.ts';
+import { METRIC_TEXT } from './metric-texts.ts';
+
+/** One generated page. */
+export interface Page {
+  /** File name below docs/reference. */
+  readonly file: string;
+  /** Module of the code that the page says the truth about. */
+  readonly source: string;
+  /** The text below the page's standard opening. */
+  readonly make: () => string | Promise<string>;
+}
+
+const ROOT = join(import.meta.dirname, '..');
+const FOLDER = join(ROOT, 'docs/reference');
+
+/** All pages. */
+export const PAGES: readonly Page[] = [
+  { file: 'errors.md', source: 'src/base/error.ts', make: errors },
+  { file: 'drop-reasons.md', source: 'src/base/drop-reason.ts', make: dropReasons },
+  { file: 'metrics.md', source: 'src/proxy/stats.ts', make: metrics },
+  { file: 'hooks.md', source: 'src/proxy/hooks/hooks.ts', make: hooks },
+];
+
+/** The whole text of a page. */
+export async function render(page: Page): Promise<string> {
+  const note = `<!-- Generated from \`${page.source}\` by \`npm run reference\`: change it there. -->`;
+  return `${note}\n\n${(await page.make()).trim()}\n`;
+}
+
+function errors(): string {
+  const rows = Object.entries(ERROR_CODES).map(([code, text]) => `| \`${code}\` | ${cell(text)} |`);
+  return `# Error codes
+
+A failed operation has one of these codes. A code is permanent: it is never renamed and never used for something
+else, so alarms and scripts may rely on it. The text beside it in a log says what happened, what was expected and
+what to do; \`side\` says who is at fault (downstream, upstream, internal, config) and \`retry\` whether the same
+operation may be tried again.
+
+| code | meaning |
+| --- | --- |
+${rows.join('\n')}`;
+}
+
+function dropReasons(): string {
+  const groups: readonly (readonly [number, string])[] = [
+    [1, 'The packet cannot be parsed'],
+    [20, 'The packet is well formed and unwanted'],
+    [40, 'A limit was reached'],
+    [60, 'The tunnel is at fault'],
+  ];
+  const lines = [
+    `# Drop reasons
+
+A packet that goes no further is counted under exactly one of these reasons, and \`rampart trace\` shows it.
+Numbers and names are permanent. Dropping is never silent and never an exception.`,
+  ];
+  groups.forEach(([from, title], index) => {
+    const to = groups[index + 1]?.[0] ?? Number.POSITIVE_INFINITY;
+    lines.push('', `## ${title}`, '', '| number | name | meaning |', '| --- | --- | --- |');
+    for (const [name, number] of Object.entries(DropReason)) {
+      if (name === 'None' || number < from || number >= to) continue;
+      const text = DROP_REASON_TEXT[name as keyof typeof DROP_REASON_TEXT];
+      lines.push(`| ${number} | \`${dropReasonName(number)}\` | ${cell(text)} |`);
+    }
+  });
+  return lines.join('\n');
+}
+
+function metrics(): string {
+  const rows = Object.keys(Counter).map((name) => {
+    const metric = name.replace(/(?!^)[A-Z]/g, '_$&').toLowerCase();
+    return `| \`${metric}\` | ${cell(METRIC_TEXT[name as keyof typeof METRIC_TEXT])} |`;
+  });
+  return `# Metrics
+
+Counters of one worker since its start. They only rise. Dropped packets are counted by reason besides, see
+[drop reasons](drop-reasons.md).
+
+| counter | what it counts |
+| --- | --- |
+${rows.join('\n')}`;
+}
+
+function hooks(): string {
+  const text = readFileSync(join(ROOT, 'src/proxy/hooks/hooks.ts'), 'utf8');
+  const section = ({ name, comment, code }: Declaration) =>
+    [`## ${name}`, comment, `\`\`\`ts\n${code}\n\`\`\``].filter((part) => part !== '').join('\n\n');
+  return ['# Hooks', frontComment(text), ...declarationsOf(text).map(section)].join('\n\n');
+}
+
+/** Text that stays inside its cell of a table. */
+function cell(text: string): string {
+  return text.replaceAll('|', '\\|').replaceAll('\n', ' ');
+}
+
+async function main(): Promise<void> {
+  const check = process.argv.includes('--check');
+  mkdirSync(FOLDER, { recursive: true });
+  const stale: string[] = [];
+  for (const page of PAGES) {
+    const path = join(FOLDER, page.file);
+    const text = await render(page);
+    if (existsSync(path) && readFileSync(path, 'utf8') === text) continue;
+    stale.push(page.file);
+    if (!check) writeFileSync(path, text);
+  }
+  for (const file of stale) {
+    const verb = check ? 'differs from the code: run `npm run reference`' : 'written';
+    process.stdout.write(`docs/reference/${file}: ${verb}\n`);
+  }
+  if (check && stale.length > 0) process.exitCode = 1;
+}
+
+if (import.meta.main) await main();
