@@ -349,6 +349,18 @@ test('descriptors travel between sockets, and their loss is seen', () => {
   for (const fd of [...message.descriptors, ...pair]) closeDescriptor(fd);
 });
 
+test('without the right to change links the error says what to do', {
+  skip: isRoot && 'root may do everything; the last test runs this one as an ordinary user',
+}, () => {
+  const route = new RouteSocket();
+  assert.throws(() => route.changeLink(1, { mtu: 1400 }), {
+    code: 'RAMP_DEVICE',
+    errno: 1,
+    message: /run as root/,
+  });
+  route.close();
+});
+
 test('namespaces work for an ordinary user as well', {
   skip: isRoot ? skipAll : 'this is the ordinary user',
 }, async (t) => {
