@@ -88,13 +88,18 @@ export class Admission {
 
   #byVerdict(verdict: TunnelVerdict | undefined, json: unknown, onRamp: OnRampDefaults): Admitted | Refusal {
     if (verdict === undefined) return this.#byJson(json, onRamp);
-    switch (verdict.action) {
+    // Typed, but what a hook returns at run time need not be; `null` is not `undefined`.
+    const action: string | undefined = (verdict as TunnelVerdict | null)?.action;
+    switch (action) {
       case 'accept':
-        return this.#ofSpec(verdict.context, onRamp);
+        return this.#ofSpec((verdict as TunnelVerdict & { action: 'accept' }).context, onRamp);
       case 'refuse':
-        return { refused: `the tunnel hook refused: ${verdict.reason}`, drop: DropReason.HookRejected };
+        return {
+          refused: `the tunnel hook refused: ${(verdict as TunnelVerdict & { action: 'refuse' }).reason}`,
+          drop: DropReason.HookRejected,
+        };
       default:
-        return hookFailed(new Error(`"${String((verdict as { action: unknown }).action)}" is no verdict`));
+        return hookFailed(new Error(`"${String(action)}" is no action of a verdict`));
     }
   }
 

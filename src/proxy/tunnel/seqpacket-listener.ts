@@ -232,7 +232,9 @@ class Candidate implements Completion {
     const length = io.tryRecv(this.#fd, slot, lengthMax + 1);
     const blob = length > 0 ? io.arena.bytes.slice(slot, slot + length) : null;
     packets.release(slot);
-    if (blob === null) {
+    if (length === -Errno.EAGAIN) {
+      this.#poll = io.poll(this.#fd, PollMask.In, false, this, TAG_READABLE);
+    } else if (blob === null) {
       this.#listener.onRefused(this, DropReason.BadContext, 'the peer closed before it sent its context');
     } else if (length > lengthMax) {
       const text = `its context is longer than limits.contextBytesMax, ${limits.contextBytesMax} bytes`;
