@@ -86,6 +86,33 @@ export class ParsedPacket {
   /** ICMP only; 0 otherwise. */
   icmpType = 0;
   icmpCode = 0;
+
+  /** Takes over all fields of another one, to remember a packet while the worker's own is overwritten. */
+  copyFrom(other: ParsedPacket): void {
+    this.offset = other.offset;
+    this.version = other.version;
+    this.protocol = other.protocol;
+    this.headerLength = other.headerLength;
+    this.totalLength = other.totalLength;
+    this.addressOffset = other.addressOffset;
+    this.transportOffset = other.transportOffset;
+    this.payloadOffset = other.payloadOffset;
+    this.payloadLength = other.payloadLength;
+    this.ttl = other.ttl;
+    this.tos = other.tos;
+    this.dontFragment = other.dontFragment;
+    this.fragmentKind = other.fragmentKind;
+    this.fragmentOffset = other.fragmentOffset;
+    this.moreFragments = other.moreFragments;
+    this.fragmentId = other.fragmentId;
+    this.fragmentHeaderOffset = other.fragmentHeaderOffset;
+    this.fragmentNextHeaderOffset = other.fragmentNextHeaderOffset;
+    this.sourcePort = other.sourcePort;
+    this.destinationPort = other.destinationPort;
+    this.tcpFlags = other.tcpFlags;
+    this.icmpType = other.icmpType;
+    this.icmpCode = other.icmpCode;
+  }
 }
 
 /**
