@@ -73,6 +73,8 @@ function parseHead(
   if (into.firstField === 0) {
     at = skipEmptyLines(bytes, at, limit, into);
     if (at < 0) return at;
+    // Half of an empty line: not yet a start line.
+    if (at < limit && bytes[at] === CARRIAGE_RETURN) return needMore(offset, end, into);
     const next = isRequest
       ? parseRequestLine(bytes, at, limit, into)
       : parseStatusLine(bytes, at, limit, into);
