@@ -104,16 +104,22 @@ listen tcp
 export function rampart(
   folder: string,
   config: string,
-  options: { name?: string; cpu?: number | null; env?: Record<string, string> } = {},
+  options: {
+    name?: string;
+    /** Null: not pinned. */
+    cpu?: number | null;
+    env?: Record<string, string>;
+    /** Words before the program, such as `ip netns exec NAME`. */
+    within?: readonly string[];
+  } = {},
 ): Running {
   const file = join(folder, `${options.name ?? 'rampart'}.yaml`);
   writeFileSync(file, config);
-  return start(
-    process.execPath,
-    ['--disable-warning=ExperimentalWarning', join(ROOT, 'src/cli/main.ts'), 'run', '-c', file],
-    {
-      ...(options.cpu === null ? {} : { cpu: options.cpu ?? PROXY_CPU }),
-      ...(options.env === undefined ? {} : { env: options.env }),
-    },
-  );
+  const main = join(ROOT, 'src/cli/main.ts');
+  const program = [process.execPath, '--disable-warning=ExperimentalWarning', main, 'run', '-c', file];
+  const line = [...(options.within ?? []), ...program];
+  return start(line[0] as string, line.slice(1), {
+    ...(options.cpu === null ? {} : { cpu: options.cpu ?? PROXY_CPU }),
+    ...(options.env === undefined ? {} : { env: options.env }),
+  });
 }
