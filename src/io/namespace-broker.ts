@@ -22,7 +22,7 @@ import type {
   PrivateNamespace,
 } from './namespace.ts';
 import { STOCK_DEFAULT, STOCK_MAX } from './namespace-thread.ts';
-import { systemError } from './netlink.ts';
+import { systemError } from './system-error.ts';
 import type { PacketDevice, PacketDeviceOptions } from './packet-device.ts';
 
 /** A line to the helper. */

@@ -12,7 +12,7 @@ import { closeDescriptor, DESCRIPTORS_PER_MESSAGE_MAX, sendDescriptors } from '.
 import type { Fd } from './io.ts';
 import type { HelperReply, HelperRequest } from './namespace-broker.ts';
 import { bringLoopbackUp, configureHere, openListenerHere, openSocketsHere } from './namespace-work.ts';
-import { systemError } from './netlink.ts';
+import { systemError } from './system-error.ts';
 import { openPacketDevice, closePacketDevice } from './packet-device.ts';
 
 const DESCRIPTOR_SOCKET = 3;

@@ -16,7 +16,7 @@ import type {
   PrivateNamespace,
 } from './namespace.ts';
 import { bringLoopbackUp, configureHere, openListenerHere, openSocketsHere } from './namespace-work.ts';
-import { systemError } from './netlink.ts';
+import { systemError } from './system-error.ts';
 import {
   closePacketDevice,
   openPacketDevice,

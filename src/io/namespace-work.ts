@@ -17,7 +17,8 @@ import {
 } from './ffi/namespace.ts';
 import type { Fd } from './io.ts';
 import type { NamespaceConfig, NamespaceListenOptions, NamespaceSocketKind } from './namespace.ts';
-import { RouteSocket, systemError } from './netlink.ts';
+import { RouteSocket } from './netlink.ts';
+import { systemError } from './system-error.ts';
 
 const AF_INET = 2;
 const AF_INET6 = 10;

@@ -2,14 +2,13 @@
  * rtnetlink (RFC 3549, linux/rtnetlink.h) as far as private namespaces need it: links, addresses, routes,
  * neighbours. The kernel works a request off inside `send`, so request and answer are synchronous.
  */
-import { getSystemErrorMessage, getSystemErrorName } from 'node:util';
-
 import { assert } from '#base/assert.ts';
-import { RampartError, type ErrorCode } from '#base/error.ts';
+import { RampartError } from '#base/error.ts';
 import { parseIp, parsePrefix } from '#base/ip.ts';
 
 import { closeDescriptor, openSocket, receiveBytes, sendBytes, setIntegerOption } from './ffi/namespace.ts';
 import { Errno } from './io.ts';
+import { systemError } from './system-error.ts';
 
 const AF_INET = 2;
 const AF_INET6 = 10;
@@ -464,20 +463,4 @@ class Message {
 
 function badText(what: string, text: string): RampartError {
   return new RampartError('RAMP_DEVICE', `"${text}" is not a valid ${what}`);
-}
-
-/** A failed system call in words: what was tried, why it failed, what to do. `code` is a negative errno. */
-export function systemError(code: ErrorCode, what: string, result: number, detail = ''): RampartError {
-  const reason = `${getSystemErrorMessage(result)} (${getSystemErrorName(result)})`;
-  const full = detail === '' ? reason : `${reason}: ${detail}`;
-  const errno = -result;
-  if (errno === Errno.EMFILE || errno === Errno.ENFILE) {
-    const text = `${what} failed: ${full}; raise the limit of open files (ulimit -n)`;
-    return new RampartError('RAMP_NO_DESCRIPTORS', text, { errno });
-  }
-  const advice =
-    errno === Errno.EPERM || errno === Errno.EACCES
-      ? '; run as root, grant CAP_NET_ADMIN and CAP_SYS_ADMIN, or allow unprivileged user namespaces'
-      : '';
-  return new RampartError(code, `${what} failed: ${full}${advice}`, { errno });
 }

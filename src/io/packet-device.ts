@@ -30,7 +30,8 @@ import {
   setIntegerOption,
 } from './ffi/namespace.ts';
 import { Errno, type Fd } from './io.ts';
-import { RouteSocket, systemError } from './netlink.ts';
+import { RouteSocket } from './netlink.ts';
+import { systemError } from './system-error.ts';
 
 /** Bytes of the virtio header (struct virtio_net_hdr without the buffer count). */
 const VIRTIO_BYTES = 10;
