@@ -62,6 +62,9 @@ export class SlotPool {
   /** 1 where the slot is in use: a second release is a programmer's error. */
   readonly #used: Uint8Array;
   #freeCount: number;
+  /** Slots lent to the kernel by `lend`: nobody's data is in them, so they count as free. */
+  #lentCount = 0;
+  #reclaim: (() => void) | null = null;
 
   constructor(base: number, slotBytes: number, count: number) {
     assert(slotBytes > 0 && count > 0);
@@ -76,7 +79,11 @@ export class SlotPool {
 
   /** Arena offset of a free slot, or −1 when none is left. */
   acquire(): number {
-    if (this.#freeCount === 0) return -1;
+    if (this.#freeCount === 0) {
+      if (this.#lentCount === 0 || this.#reclaim === null) return -1;
+      this.#reclaim();
+      if (this.#freeCount === 0) return -1;
+    }
     const index = this.#free[--this.#freeCount] as number;
     this.#used[index] = 1;
     return this.base + index * this.slotBytes;
@@ -103,11 +110,42 @@ export class SlotPool {
     return Math.floor((offset - this.base) / this.slotBytes);
   }
 
-  get inUse(): number {
-    return this.count - this.#freeCount;
+  /**
+   * For an engine: lends a free slot to the kernel, which may fill it for a pooled receive. Returns the index, or −1
+   * when no slot is free. A lent slot counts as free until `take`.
+   */
+  lend(): number {
+    if (this.#freeCount === 0) return -1;
+    this.#lentCount++;
+    return this.#free[--this.#freeCount] as number;
   }
 
+  /** For an engine: the kernel filled lent slot `index`, which is in use from here on. */
+  take(index: number): void {
+    assert(this.#lentCount > 0 && this.#used[index] === 0, 'slot taken that was not lent');
+    this.#lentCount--;
+    this.#used[index] = 1;
+  }
+
+  /** For an engine: the kernel gave lent slot `index` back unused. */
+  unlend(index: number): void {
+    assert(this.#lentCount > 0 && this.#used[index] === 0, 'slot given back that was not lent');
+    this.#lentCount--;
+    this.#free[this.#freeCount++] = index;
+  }
+
+  /** For an engine: `reclaim` is called when `acquire` finds only lent slots left; it should `unlend` some. */
+  onExhausted(reclaim: (() => void) | null): void {
+    this.#reclaim = reclaim;
+  }
+
+  /** Slots that somebody owns. */
+  get inUse(): number {
+    return this.count - this.#freeCount - this.#lentCount;
+  }
+
+  /** Slots that can be acquired. */
   get available(): number {
-    return this.#freeCount;
+    return this.#freeCount + this.#lentCount;
   }
 }
