@@ -101,15 +101,15 @@ function cpu(way: Way): number {
 function kernelRoute(): Way {
   const [client, router, server] = [new Host('client'), new Host('router'), new Host('server')];
   wire(client, router, {
-    deviceA: 'up',
-    deviceB: 'down',
+    deviceA: 'lan0',
+    deviceB: 'lan1',
     addressA: '10.1.0.2/24',
     addressB: '10.1.0.1/24',
     mtu: MTU,
   });
   wire(server, router, {
-    deviceA: 'up',
-    deviceB: 'down2',
+    deviceA: 'lan0',
+    deviceB: 'lan2',
     addressA: '10.2.0.2/24',
     addressB: '10.2.0.1/24',
     mtu: MTU,

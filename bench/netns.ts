@@ -82,11 +82,7 @@ export async function iperf(
 ): Promise<Iperf> {
   const { to, port, seconds, args = [] } = options;
   const line = ['-c', to, '-p', String(port), '-t', String(seconds), '-J', ...args];
-  const text = await host.run('iperf3', line, {
-    timeoutMs: (seconds + 20) * 1000,
-    ...(options.cpu === undefined ? {} : { cpu: options.cpu }),
-  });
-  const { end } = JSON.parse(text);
+  const end = await iperfEnd(host, line, { seconds, cpu: options.cpu });
   const received = end.sum_received ?? end.sum;
   const datagrams = end.sum?.packets === undefined ? 0 : end.sum.packets - end.sum.lost_packets;
   return {
@@ -94,4 +90,27 @@ export async function iperf(
     bytes: received.bytes,
     packetsPerSecond: datagrams / seconds,
   };
+}
+
+/** The server takes one client at a time and may still be busy with the last one: then the client tries again. */
+async function iperfEnd(
+  host: Host,
+  line: readonly string[],
+  options: { seconds: number; cpu: number | undefined },
+  // biome-ignore lint/suspicious/noExplicitAny: iperf3's own JSON
+): Promise<any> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      const text = await host.run('iperf3', line, {
+        timeoutMs: (options.seconds + 20) * 1000,
+        ...(options.cpu === undefined ? {} : { cpu: options.cpu }),
+      });
+      const parsed = JSON.parse(text);
+      if (parsed.error === undefined) return parsed.end;
+      throw new Error(parsed.error);
+    } catch (error) {
+      if (attempt === 4) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 300 * attempt));
+    }
+  }
 }

@@ -73,9 +73,10 @@ function measure(
 /** A host outside with a server and a default route, as a machine has it. */
 function outside(): { host: Host; server: Running } {
   const host = new Host('outside');
-  host.sh('ip link add world type dummy');
+  host.sh('ip link add world type veth peer name far');
   host.sh('ip addr add 192.0.2.1/24 dev world');
   host.sh('ip link set world up');
+  host.sh('ip link set far up');
   host.sh('ip route add default via 192.0.2.254 dev world');
   const server = host.start('iperf3', ['-s', '-p', String(PORT)]);
   return { host, server };
@@ -122,14 +123,14 @@ function kernelWay(mtu: number): Way {
   const router = new Host('router');
   const server = new Host('server');
   wire(client, router, {
-    deviceA: 'up',
-    deviceB: 'down',
+    deviceA: 'lan0',
+    deviceB: 'lan1',
     addressA: '10.1.0.2/24',
     addressB: '10.1.0.1/24',
     mtu,
   });
   wire(server, router, {
-    deviceA: 'up',
+    deviceA: 'lan0',
     deviceB: 'world',
     addressA: '192.0.2.1/24',
     addressB: '192.0.2.2/24',
@@ -139,7 +140,7 @@ function kernelWay(mtu: number): Way {
   router.sh('sysctl -qw net.ipv4.ip_forward=1');
   router.sh(
     'nft -f -',
-    'table ip nat { chain post { type nat hook postrouting priority srcnat; oifname "world" masquerade; } }\n',
+    'table ip nat { chain post { type nat hook postrouting priority srcnat; oifname "world" masquerade; }; }\n',
   );
   const sink = server.start('iperf3', ['-s', '-p', String(PORT)]);
   return {
@@ -189,6 +190,9 @@ async function passtWay(mtu: number): Promise<Way> {
     '--foreground',
     '--config-net',
     '--quiet',
+    '--runas',
+    '0',
+    '--netns-only',
     '-4',
     '-m',
     String(mtu),
