@@ -47,10 +47,10 @@ function errors(): string {
   const rows = Object.entries(ERROR_CODES).map(([code, text]) => `| \`${code}\` | ${cell(text)} |`);
   return `# Error codes
 
-A failed operation has one of these codes. A code is permanent: it is never renamed and never used for something
-else, so alarms and scripts may rely on it. The text beside it in a log says what happened, what was expected and
-what to do; \`side\` says who is at fault (downstream, upstream, internal, config) and \`retry\` whether the same
-operation may be tried again.
+A failed operation has one of these codes. A code is permanent: it is never renamed and never used for
+something else, so alarms and scripts may rely on it. The text beside it in a log says what happened, what was
+expected and what to do; \`side\` says who is at fault (downstream, upstream, internal, config) and \`retry\`
+whether the same operation may be tried again.
 
 | code | meaning |
 | --- | --- |
