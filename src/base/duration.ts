@@ -6,7 +6,10 @@ const UNITS: Readonly<Record<string, number>> = Object.freeze({
   d: 86_400_000,
 });
 
-/** Milliseconds of a duration as people write it: `250ms`, `30s`, `5m`, `2h`, `1d`, `1h30m`. Null when malformed. */
+/**
+ * Milliseconds of a duration as people write it: `250ms`, `30s`, `5m`, `2h`, `1d`, `1h30m`. Null when
+ * malformed.
+ */
 export function parseDuration(text: string): number | null {
   if (!/^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$/.test(text)) return null;
   let total = 0;
@@ -16,7 +19,10 @@ export function parseDuration(text: string): number | null {
   return Number.isSafeInteger(Math.round(total)) ? Math.round(total) : null;
 }
 
-/** The shortest exact text of a number of milliseconds, such as `1h30m` or `250ms`; the inverse of `parseDuration`. */
+/**
+ * The shortest exact text of a number of milliseconds, such as `1h30m` or `250ms`; the inverse of
+ * `parseDuration`.
+ */
 export function formatDuration(milliseconds: number): string {
   if (milliseconds === 0) return '0s';
   let rest = Math.round(milliseconds);

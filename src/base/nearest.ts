@@ -1,6 +1,7 @@
 /**
- * The name that a person most likely meant: the one of `names` with the smallest edit distance to `text`, compared
- * without case and with `-` equal to `_`. Null when nothing is near (more than about a third of the letters differ).
+ * The name that a person most likely meant: the one of `names` with the smallest edit distance to `text`,
+ * compared without case and with `-` equal to `_`. Null when nothing is near (more than about a third of the
+ * letters differ).
  */
 export function nearestName(text: string, names: Iterable<string>): string | null {
   const wanted = fold(text);

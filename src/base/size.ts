@@ -14,7 +14,10 @@ export function parseSize(text: string): number | null {
   return Number.isSafeInteger(bytes) ? bytes : null;
 }
 
-/** The exact text of a number of bytes in its largest whole unit: `64KiB`, `1000B`; the inverse of `parseSize`. */
+/**
+ * The exact text of a number of bytes in its largest whole unit: `64KiB`, `1000B`; the inverse of
+ * `parseSize`.
+ */
 export function formatSize(bytes: number): string {
   for (const [unit, size] of UNITS) if (bytes >= size && bytes % size === 0) return `${bytes / size}${unit}`;
   return `${bytes}B`;

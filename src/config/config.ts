@@ -1,11 +1,11 @@
 /**
- * `config` turns one YAML file into a frozen, typed `Config`, or into the list of all its mistakes with file, line and
- * column. Nothing here opens, starts or resolves anything.
+ * `config` turns one YAML file into a frozen, typed `Config`, or into the list of all its mistakes with file,
+ * line and column. Nothing here opens, starts or resolves anything.
  *
- * Files: `document.ts` (YAML with places), `validate.ts` (schema issues in people's words), `scalars.ts` (addresses, durations,
- * sizes), one file per part (`on-ramps.ts`, `off-ramps.ts`, `routes.ts`, `limits.ts`, `telemetry.ts`, `context.ts`),
- * `relations.ts` (what the parts must be to each other), `route-table.ts` (which route takes a flow), `schema.ts` (JSON Schema),
- * `reference.ts` (the reference page).
+ * Files: `document.ts` (YAML with places), `validate.ts` (schema issues in people's words), `scalars.ts`
+ * (addresses, durations, sizes), one file per part (`on-ramps.ts`, `off-ramps.ts`, `routes.ts`, `limits.ts`,
+ * `telemetry.ts`, `context.ts`), `relations.ts` (what the parts must be to each other), `route-table.ts`
+ * (which route takes a flow), `schema.ts` (JSON Schema), `reference.ts` (the reference page).
  */
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';

@@ -7,7 +7,10 @@ import { name, prefix } from './scalars.ts';
 /** Account and vnet of traffic that a plain listener takes in when its config names none. */
 export const DEFAULT_NETWORK = 'default';
 
-/** What the config says about the traffic of one on-ramp or off-ramp. A `ContextSpec` of the hooks is made like it. */
+/**
+ * What the config says about the traffic of one on-ramp or off-ramp. A `ContextSpec` of the hooks is made
+ * like it.
+ */
 export interface ContextConfig {
   readonly account: string;
   readonly vnet: string;

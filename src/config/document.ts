@@ -6,8 +6,8 @@ import type { Mistake } from './mistake.ts';
 export type Path = readonly (string | number)[];
 
 /**
- * A YAML file as plain values, with the place of each of them, and the list of what is wrong so far. The parts of the
- * config read their values from here and report here, so that a user sees all mistakes at once.
+ * A YAML file as plain values, with the place of each of them, and the list of what is wrong so far. The
+ * parts of the config read their values from here and report here, so that a user sees all mistakes at once.
  */
 export class ConfigDocument {
   /** The file as the user named it. */

@@ -54,8 +54,8 @@ function define(
 }
 
 /**
- * Every limit of the data plane. The name in the code has the unit at its end (`tcpIdleMs`), the key in the file
- * has none (`tcp_idle: 2h`): see `limitKey`. Bounds and default stand as [smallest, default, largest].
+ * Every limit of the data plane. The name in the code has the unit at its end (`tcpIdleMs`), the key in the
+ * file has none (`tcp_idle: 2h`): see `limitKey`. Bounds and default stand as [smallest, default, largest].
  */
 export const LIMITS = Object.freeze({
   flowsMax: count(

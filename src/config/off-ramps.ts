@@ -31,8 +31,8 @@ export interface TunOffRamp {
   readonly addresses: readonly InterfaceAddress[];
   readonly deviceRoutes: readonly IpPrefix[];
   /**
-   * The one network whose packets it carries: as written, else the network of the routes that name it. Its `sources`
-   * are what may come in by it of its own accord; answers to flows always may.
+   * The one network whose packets it carries: as written, else the network of the routes that name it. Its
+   * `sources` are what may come in by it of its own accord; answers to flows always may.
    */
   readonly context: ContextConfig;
 }
@@ -46,7 +46,9 @@ export interface IpTunnelOffRamp {
   readonly context: ContextConfig;
 }
 
-/** GUE to a remote node; every datagram carries the context of its flow, so it serves any number of networks. */
+/**
+ * GUE to a remote node; every datagram carries the context of its flow, so it serves any number of networks.
+ */
 export interface GueOffRamp {
   readonly type: 'gue';
   readonly name: string;
@@ -56,7 +58,10 @@ export interface GueOffRamp {
   readonly mtu: number;
 }
 
-/** Back into the tunnels of an on-ramp: of the flow's own network, the tunnel whose sources hold the destination. */
+/**
+ * Back into the tunnels of an on-ramp: of the flow's own network, the tunnel whose sources hold the
+ * destination.
+ */
 export interface OnRampOffRamp {
   readonly type: 'on-ramp';
   readonly name: string;
@@ -223,7 +228,10 @@ export interface Network {
   readonly vnet: string;
 }
 
-/** The typed value of one parsed element. `network` is what the routes give it, where its own context is absent. */
+/**
+ * The typed value of one parsed element. `network` is what the routes give it, where its own context is
+ * absent.
+ */
 export function offRampConfig(input: z.output<typeof offRampSchema>, network: Network | null): OffRampConfig {
   switch (input.type) {
     case 'tun':

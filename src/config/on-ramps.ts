@@ -39,7 +39,9 @@ export interface TunOnRamp {
   readonly context: ContextConfig;
 }
 
-/** Connected IP tunnels on a SEQPACKET socket: the first message is the context, every other one is a packet. */
+/**
+ * Connected IP tunnels on a SEQPACKET socket: the first message is the context, every other one is a packet.
+ */
 export interface IpTunnelOnRamp {
   readonly type: 'ip-tunnel';
   readonly name: string;

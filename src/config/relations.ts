@@ -38,8 +38,8 @@ export function checkRelations(document: ConfigDocument, parts: Parts): void {
 }
 
 /**
- * The one network whose routes name the off-ramp; null when there is none or more than one. A route over an on-ramp of
- * fixed context has that network.
+ * The one network whose routes name the off-ramp; null when there is none or more than one. A route over an
+ * on-ramp of fixed context has that network.
  */
 export function networkOfOffRamp(offRamp: string, parts: Parts): Network | null {
   const networks = networksOfOffRamp(offRamp, parts);
@@ -62,7 +62,10 @@ function networkOfRoute(route: RouteInput, parts: Parts): Network | null {
   return onRamp !== undefined && 'context' in onRamp ? onRamp.context : null;
 }
 
-/** Names as they stand in the file, of broken elements too: a reference to a broken element is no second mistake. */
+/**
+ * Names as they stand in the file, of broken elements too: a reference to a broken element is no second
+ * mistake.
+ */
 function checkNames(document: ConfigDocument, key: 'on_ramps' | 'off_ramps', word: string): string[] {
   const list = (document.value as Readonly<Record<string, unknown>>)[key];
   const places = new Map<string, Path>();
@@ -217,7 +220,9 @@ function checkDuplicateRoutes(document: ConfigDocument, parts: Parts): void {
   }
 }
 
-/** A TUN or SEQPACKET off-ramp cannot tell networks apart: equal addresses of two networks would mix on it. */
+/**
+ * A TUN or SEQPACKET off-ramp cannot tell networks apart: equal addresses of two networks would mix on it.
+ */
 function checkOffRampNetworks(document: ConfigDocument, parts: Parts): void {
   for (const [index, offRamp] of parts.offRamps.entries()) {
     if (offRamp?.type !== 'tun' && offRamp?.type !== 'ip-tunnel') continue;

@@ -16,12 +16,12 @@ export interface RouteQuery {
 }
 
 /**
- * The routes of a config, ready to be asked once per flow. The one place that decides between routes: the data
- * plane and `rampart explain` both ask here.
+ * The routes of a config, ready to be asked once per flow. The one place that decides between routes: the
+ * data plane and `rampart explain` both ask here.
  *
  * Of the routes that match, the longest prefix wins; then one that names ports over one that names only a
- * protocol over one that names neither; then one that names an on-ramp; then one that names the network. Two routes that
- * are equal in all of this are refused when the config is read.
+ * protocol over one that names neither; then one that names an on-ramp; then one that names the network. Two
+ * routes that are equal in all of this are refused when the config is read.
  */
 export class RouteTable {
   /** By `account/vnet`, best first; includes the routes of any account, so that one scan answers. */

@@ -82,7 +82,10 @@ export const routeSchema = z
 
 type RouteInput = z.output<typeof routeSchema>;
 
-/** The typed value of one parsed element; `offRamp` is what `via` names, undefined when that is broken or absent. */
+/**
+ * The typed value of one parsed element; `offRamp` is what `via` names, undefined when that is broken or
+ * absent.
+ */
 export function routeConfig(
   input: RouteInput,
   index: number,
@@ -119,7 +122,10 @@ export function describeRoute(route: RouteMatch): string {
   return words.join(' ');
 }
 
-/** True when some flow matches both and neither is more specific: the second could never be told from the first. */
+/**
+ * True when some flow matches both and neither is more specific: the second could never be told from the
+ * first.
+ */
 export function sameMatch(a: RouteMatch, b: RouteMatch): boolean {
   if (a.account !== b.account || a.vnet !== b.vnet || a.onRamp !== b.onRamp) return false;
   if (a.protocol !== b.protocol || prefixText(a.to) !== prefixText(b.to)) return false;

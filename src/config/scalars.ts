@@ -1,4 +1,7 @@
-/** The small values of which the parts of the config are made: each a schema that parses text into what the code uses. */
+/**
+ * The small values of which the parts of the config are made: each a schema that parses text into what the
+ * code uses.
+ */
 import * as z from 'zod';
 
 import { parseDuration } from '#base/duration.ts';
@@ -30,10 +33,15 @@ const MTU_MAX = 65535;
 /** The smallest IPv6 link MTU is 1280 (RFC 8200 section 5); IPv4 alone may go down to 576. */
 const MTU_MIN = 576;
 
-/** Names of on-ramps, off-ramps, accounts, vnets: what can stand in a metric, a file name and a DNS label's neighbourhood. */
+/** True for a name of an account, vnet, on-ramp or off-ramp: it can stand in a metric and a file name. */
+export function isName(value: string): boolean {
+  return /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(value);
+}
+
+/** Names of on-ramps, off-ramps, accounts, vnets. */
 export const name = text(
   'letters, digits, ".", "_" or "-", at most 63, beginning with a letter or digit',
-  (value) => (/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(value) ? value : null),
+  (value) => (isName(value) ? value : null),
 );
 
 /** Name of a network device (IFNAMSIZ: 15 bytes). */

@@ -7,9 +7,9 @@ import { type ConfigDocument, kindOf, type Path } from './document.ts';
 type Issue = z.core.$ZodIssue;
 
 /**
- * Parses one value of the document by its schema. Undefined when it has mistakes; they are then reported in people's
- * words at their line and column. A value is quoted only where the schema knows the possible values: nothing that could be
- * a secret is ever printed.
+ * Parses one value of the document by its schema. Undefined when it has mistakes; they are then reported in
+ * people's words at their line and column. A value is quoted only where the schema knows the possible values:
+ * nothing that could be a secret is ever printed.
  */
 export function validate<Schema extends z.ZodType>(
   document: ConfigDocument,

@@ -110,7 +110,10 @@ export interface ExplainStep {
     | 'request'
     | 'egress'
     | 'off-ramp';
-  /** `next`: it goes on; `stop`: it ends here refused; `out`: it leaves here; `unknown`: only a real flow would show. */
+  /**
+   * `next`: it goes on; `stop`: it ends here refused; `out`: it leaves here; `unknown`: only a real flow
+   * would show.
+   */
   readonly outcome: 'next' | 'stop' | 'out' | 'unknown';
   /** What was decided and by what, a line for a person. */
   readonly text: string;
@@ -170,8 +173,8 @@ export interface TraceWatch {
 }
 
 /**
- * What the control socket asks of a running process. Implemented by the proxy; the agent serves it to `rampart status`,
- * `top`, `trace` and `explain`. All of it is cold path.
+ * What the control socket asks of a running process. Implemented by the proxy; the agent serves it to
+ * `rampart status`, `top`, `trace` and `explain`. All of it is cold path.
  */
 export interface AgentSource {
   status(): AgentStatus;

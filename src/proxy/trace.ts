@@ -10,7 +10,10 @@ const EVENTS_MAX = 4096;
 /** Packets kept for watchers that are behind, each at most `CAPTURE_BYTES_MAX`. A power of two. */
 const PACKETS_MAX = 1024;
 
-/** Bytes kept of a packet: enough for all headers and the beginning of what follows, whole packets up to an MTU of 2 KiB. */
+/**
+ * Bytes kept of a packet: enough for all headers and the beginning of what follows, whole packets up to an
+ * MTU of 2 KiB.
+ */
 const CAPTURE_BYTES_MAX = 2048;
 
 /** What the hub needs of its worker. */
@@ -23,9 +26,9 @@ export interface TraceHubOptions {
 }
 
 /**
- * The live trace of one worker. While nobody watches, `enabled` is false and nothing is built. Else events go into a
- * ring, and from there to every watcher, at its own speed, once per turn of the event loop: a slow watcher loses what
- * the ring has overwritten, is told how much, and never holds up a packet.
+ * The live trace of one worker. While nobody watches, `enabled` is false and nothing is built. Else events go
+ * into a ring, and from there to every watcher, at its own speed, once per turn of the event loop: a slow
+ * watcher loses what the ring has overwritten, is told how much, and never holds up a packet.
  */
 export class TraceHub implements Tracer {
   readonly #memory: Uint8Array;
