@@ -1,20 +1,23 @@
 /**
- * Writes the pages of docs/reference from the code, so that they cannot say anything else.
+ * Writes the pages of docs/reference, and the table of speeds in README.md, from the code and from saved
+ * results, so that they cannot say anything else.
  *
  *     tools/reference.ts            writes them
  *     tools/reference.ts --check    writes nothing; names the pages that differ and exits with 1
  *
  * A page is one entry of `PAGES`: a file name and a function that makes the text.
  */
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { DROP_REASON_TEXT, DropReason, dropReasonName } from '#base/drop-reason.ts';
 import { ERROR_CODES } from '#base/error.ts';
+import { HTTP_FAULT_FACTS, HttpFault } from '#protocol/http/fault.ts';
 import { Counter } from '#proxy/stats.ts';
 
 import { type Declaration, declarationsOf, frontComment } from './declarations.ts';
 import { METRIC_TEXT } from './metric-texts.ts';
+import { type SavedResults, speedTable } from './speed-table.ts';
 
 /** One generated page. */
 export interface Page {
@@ -33,6 +36,7 @@ const FOLDER = join(ROOT, 'docs/reference');
 export const PAGES: readonly Page[] = [
   { file: 'errors.md', source: 'src/base/error.ts', make: errors },
   { file: 'drop-reasons.md', source: 'src/base/drop-reason.ts', make: dropReasons },
+  { file: 'http-faults.md', source: 'src/protocol/http/fault.ts', make: httpFaults },
   { file: 'metrics.md', source: 'src/proxy/stats.ts', make: metrics },
   { file: 'hooks.md', source: 'src/proxy/hooks/hooks.ts', make: hooks },
 ];
@@ -82,6 +86,23 @@ Numbers and names are permanent. Dropping is never silent and never an exception
   return lines.join('\n');
 }
 
+function httpFaults(): string {
+  const rows = Object.values(HttpFault).flatMap((number) => {
+    const fact = HTTP_FAULT_FACTS[number];
+    return fact === undefined
+      ? []
+      : [`| ${number} | \`${fact.name}\` | ${fact.status} | ${cell(fact.text)} |`];
+  });
+  return `# HTTP faults
+
+Why an HTTP message is refused. Numbers and names are permanent. A faulty request is answered with the status and its
+connection is closed; a faulty response of an origin becomes 502.
+
+| number | name | status | meaning |
+| --- | --- | --- | --- |
+${rows.join('\n')}`;
+}
+
 function metrics(): string {
   const rows = Object.keys(Counter).map((name) => {
     const metric = name.replace(/(?!^)[A-Z]/g, '_$&').toLowerCase();
@@ -109,22 +130,32 @@ function cell(text: string): string {
   return text.replaceAll('|', '\\|').replaceAll('\n', ' ');
 }
 
+const SPEED = /(<!-- speed:begin[^>]*-->\n)[\s\S]*?(<!-- speed:end -->)/;
+
+/** README.md with its table of speeds made anew. */
+function readmeWithSpeeds(readme: string): string {
+  const folder = join(ROOT, 'bench/results');
+  const files = existsSync(folder) ? readdirSync(folder).filter((file) => file.endsWith('.json')) : [];
+  const saved = files
+    .sort()
+    .map((file) => JSON.parse(readFileSync(join(folder, file), 'utf8')) as SavedResults);
+  return readme.replace(SPEED, (_all, begin: string, end: string) => `${begin}${speedTable(saved)}\n${end}`);
+}
+
 async function main(): Promise<void> {
   const check = process.argv.includes('--check');
   mkdirSync(FOLDER, { recursive: true });
-  const stale: string[] = [];
-  for (const page of PAGES) {
-    const path = join(FOLDER, page.file);
-    const text = await render(page);
+  const wanted = new Map<string, string>();
+  for (const page of PAGES) wanted.set(`docs/reference/${page.file}`, await render(page));
+  wanted.set('README.md', readmeWithSpeeds(readFileSync(join(ROOT, 'README.md'), 'utf8')));
+  for (const [file, text] of wanted) {
+    const path = join(ROOT, file);
     if (existsSync(path) && readFileSync(path, 'utf8') === text) continue;
-    stale.push(page.file);
-    if (!check) writeFileSync(path, text);
-  }
-  for (const file of stale) {
+    if (check) process.exitCode = 1;
+    else writeFileSync(path, text);
     const verb = check ? 'differs from the code: run `npm run reference`' : 'written';
-    process.stdout.write(`docs/reference/${file}: ${verb}\n`);
+    process.stdout.write(`${file}: ${verb}\n`);
   }
-  if (check && stale.length > 0) process.exitCode = 1;
 }
 
 if (import.meta.main) await main();
