@@ -146,6 +146,8 @@ export interface CapturedPacket {
   readonly direction: 'in' | 'out';
   /** Name of the tunnel. */
   readonly tunnel: string;
+  readonly account: string;
+  readonly vnet: string;
   /** From the IP header on, cut at the capture length. Shared by all watchers: not to be changed. */
   readonly bytes: Uint8Array;
   /** Length before it was cut. */

@@ -60,8 +60,11 @@ export interface Tracer {
   readonly enabled: boolean;
   emit(event: TraceEvent): void;
   /** A packet as it came in or goes out, for pcap; copies what it needs. */
-  packet(direction: 'in' | 'out', tunnel: string, offset: number, length: number): void;
+  packet(direction: 'in' | 'out', tunnel: CapturePoint, offset: number, length: number): void;
 }
+
+/** Where a packet is captured: every `IpTunnel` is one. */
+export type CapturePoint = Pick<IpTunnel, 'name' | 'context'>;
 
 /** Shorthand that builds a TraceEvent; see `proxy/trace.ts`. */
 export type TraceFunction = (stage: TraceStage, flow: number, text: string) => void;

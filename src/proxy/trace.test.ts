@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import type { CapturedPacket, TraceWatcher } from '#contract/agent.ts';
 import type { TraceEvent } from '#contract/trace.ts';
 
+import type { CapturePoint } from './proxy-contract.ts';
 import { Counter, createStats } from './stats.ts';
 import { TraceHub } from './trace.ts';
 
@@ -15,6 +16,19 @@ const EVENT: TraceEvent = {
   vnet: 'production',
   tuple: '10.0.0.1:4000 > 10.10.0.10:80 tcp',
   text: 'new flow',
+};
+
+const LAPTOP: CapturePoint = {
+  name: 'laptop',
+  context: {
+    account: 'acme',
+    vnet: 'production',
+    identity: null,
+    onRamp: 'laptop',
+    labels: {},
+    sources: [],
+    extension: undefined,
+  },
 };
 
 function world() {
@@ -109,14 +123,15 @@ test('a packet is copied, cut at the capture length and says how long it was', (
   const watcher = new Collector({ packets: true });
   hub.watch(watcher);
   memory[100] = 0x45;
-  hub.packet('in', 'laptop', 100, 40);
+  hub.packet('in', LAPTOP, 100, 40);
   memory[100] = 0;
-  hub.packet('out', 'net', 0, 5000);
+  hub.packet('out', LAPTOP, 0, 5000);
   hub.emit(EVENT);
   hub.flush();
   const [first, second] = watcher.gotPackets;
   assert.equal(first?.bytes[0], 0x45);
   assert.equal(first?.bytes.length, 40);
+  assert.equal(`${first?.account}/${first?.vnet} ${first?.tunnel}`, 'acme/production laptop');
   assert.equal(first?.at, 1_000_500);
   assert.equal(second?.bytes.length, 2048);
   assert.equal(second?.length, 5000);

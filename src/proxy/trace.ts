@@ -1,7 +1,7 @@
 import type { CapturedPacket, TraceWatch, TraceWatcher } from '#contract/agent.ts';
 import type { TraceEvent } from '#contract/trace.ts';
 
-import type { Stats, Tracer } from './proxy-contract.ts';
+import type { CapturePoint, Stats, Tracer } from './proxy-contract.ts';
 import { Counter } from './stats.ts';
 
 /** Events kept for watchers that are behind. A power of two. */
@@ -63,11 +63,13 @@ export class TraceHub implements Tracer {
   }
 
   /** Copies the packet at arena offset `offset` for those that watch packets. The slot stays the caller's. */
-  packet(direction: 'in' | 'out', tunnel: string, offset: number, length: number): void {
+  packet(direction: 'in' | 'out', tunnel: CapturePoint, offset: number, length: number): void {
     if (!this.#wantsPackets) return;
     const bytes = this.#memory.slice(offset, offset + Math.min(length, CAPTURE_BYTES_MAX));
     const at = Math.round(this.#wallClock() * 1000);
-    this.#packets[this.#packetCount++ & (PACKETS_MAX - 1)] = { at, direction, tunnel, bytes, length };
+    const { account, vnet } = tunnel.context;
+    const packet = { at, direction, tunnel: tunnel.name, account, vnet, bytes, length };
+    this.#packets[this.#packetCount++ & (PACKETS_MAX - 1)] = packet;
     this.#schedule();
   }
 
