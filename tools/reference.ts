@@ -89,14 +89,13 @@ Numbers and names are permanent. Dropping is never silent and never an exception
 function httpFaults(): string {
   const rows = Object.values(HttpFault).flatMap((number) => {
     const fact = HTTP_FAULT_FACTS[number];
-    return fact === undefined
-      ? []
-      : [`| ${number} | \`${fact.name}\` | ${fact.status} | ${cell(fact.text)} |`];
+    if (number === HttpFault.None || fact === undefined) return [];
+    return [`| ${number} | \`${fact.name}\` | ${fact.status} | ${cell(fact.text)} |`];
   });
   return `# HTTP faults
 
-Why an HTTP message is refused. Numbers and names are permanent. A faulty request is answered with the status and its
-connection is closed; a faulty response of an origin becomes 502.
+Why an HTTP message is refused. Numbers and names are permanent. A faulty request is answered with the status and
+its connection is closed; a faulty response of an origin becomes 502.
 
 | number | name | status | meaning |
 | --- | --- | --- | --- |

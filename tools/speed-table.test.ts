@@ -21,7 +21,7 @@ test('a row has the figure, its direction and the ratio to each peer', () => {
     { machine: '2 × CPU', at: '2026-01-02', results: [{ ...result, name: 'ip', higherIsBetter: true }] },
   ]);
   assert.match(text, /\| \*\*http1\*\* 64 connections \| CPU µs\/request, lower is better \| 14\.3 \|/);
-  assert.match(text, /nginx 17\.1 \(×0\.834\)<br>haproxy 1,235 \(×0\.0116\)/);
+  assert.match(text, /nginx 17\.1 \(×0\.834\)<br>haproxy 1,235 \(×0\.0115\)/);
   assert.match(text, /\*\*ip\*\* .*higher is better/);
   assert.equal(text.split('Measured 2026-01-02: 2 × CPU.').length, 2, 'one line for two files of one run');
 });

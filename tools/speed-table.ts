@@ -29,8 +29,14 @@ export function speedTable(saved: readonly SavedResults[]): string {
       ([peer, value]) => `${peer} ${figure(value)} (×${figure(result.ratio[peer] as number)})`,
     );
     const better = result.higherIsBetter ? 'higher' : 'lower';
-    const what = `**${result.name}** ${result.conditions}`;
-    return `| ${what} | ${result.unit}, ${better} is better | ${figure(result.rampart)} | ${peers.join('<br>')} |`;
+    const unit = `${result.unit}, ${better} is better`;
+    const cells = [
+      `**${result.name}** ${result.conditions}`,
+      unit,
+      figure(result.rampart),
+      peers.join('<br>'),
+    ];
+    return `| ${cells.join(' | ')} |`;
   });
   const runs = [...new Set(saved.map(({ at, machine }) => `${at}: ${machine}`))];
   return [
