@@ -94,8 +94,8 @@ function httpFaults(): string {
   });
   return `# HTTP faults
 
-Why an HTTP message is refused. Numbers and names are permanent. A faulty request is answered with the status and
-its connection is closed; a faulty response of an origin becomes 502.
+Why an HTTP message is refused. Numbers and names are permanent. A faulty request is answered with the status
+and its connection is closed; a faulty response of an origin becomes 502.
 
 | number | name | status | meaning |
 | --- | --- | --- | --- |
