@@ -16,13 +16,10 @@ const TYPESCRIPT = 'node_modules/typescript/bin/tsc';
 // The binary itself: its wrapper package asks for binaries of systems that Rampart does not run on.
 const BIOME = join(ROOT, `node_modules/@biomejs/cli-linux-${process.arch}/biome`);
 const CHECKS = [
-  { name: 'rules of this repository (tools/tidy.ts)', command: ['tools/tidy.ts'] },
-  {
-    name: 'reference pages agree with the code (tools/reference.ts)',
-    command: ['tools/reference.ts', '--check'],
-  },
-  { name: 'types (tsc)', command: [TYPESCRIPT, '-p', '.'] },
-  { name: 'lint and format (biome)', command: [BIOME, 'check', '--log-level=warn', '.'] },
+  { name: 'rules of this repository (tools/tidy.ts)', start: () => script('tools/tidy.ts') },
+  { name: 'reference pages (tools/reference.ts)', start: () => script('tools/reference.ts', '--check') },
+  { name: 'types (tsc)', start: () => script(TYPESCRIPT, '-p', '.') },
+  { name: 'lint and format (biome)', start: () => biome('check', '--error-on-warnings', '.') },
 ];
 
 const VERBS = {
