@@ -81,35 +81,29 @@ export class Admission {
     return this.#byVerdict(verdict, json, onRamp);
   }
 
-  /** Makes the context of a tunnel that the config or a previous process names. */
-  ofSpec(spec: ContextSpec, onRamp: OnRampDefaults): Admitted | Refusal {
-    return this.#ofSpec(spec, onRamp);
-  }
-
   #byVerdict(verdict: TunnelVerdict | undefined, json: unknown, onRamp: OnRampDefaults): Admitted | Refusal {
     if (verdict === undefined) return this.#byJson(json, onRamp);
-    // Typed, but what a hook returns at run time need not be; `null` is not `undefined`.
-    const action: string | undefined = (verdict as TunnelVerdict | null)?.action;
-    switch (action) {
+    // Typed, but what a hook returns at run time need not be.
+    if (typeof verdict !== 'object' || verdict === null)
+      return hookFailed(new Error('it returned no verdict'));
+    switch (verdict.action) {
       case 'accept':
-        return this.#ofSpec((verdict as TunnelVerdict & { action: 'accept' }).context, onRamp);
+        return this.ofSpec(verdict.context, onRamp);
       case 'refuse':
-        return {
-          refused: `the tunnel hook refused: ${(verdict as TunnelVerdict & { action: 'refuse' }).reason}`,
-          drop: DropReason.HookRejected,
-        };
+        return { refused: `the tunnel hook refused: ${verdict.reason}`, drop: DropReason.HookRejected };
       default:
-        return hookFailed(new Error(`"${String(action)}" is no action of a verdict`));
+        return hookFailed(new Error('it returned a verdict with an action that is not known'));
     }
   }
 
   #byJson(json: unknown, onRamp: OnRampDefaults): Admitted | Refusal {
     if (json === undefined) return badContext('the context is not JSON in UTF-8');
     const fault = contextFault(json, JSON_MEMBERS);
-    return fault === null ? this.#ofSpec(json as ContextSpec, onRamp) : badContext(fault);
+    return fault === null ? this.ofSpec(json as ContextSpec, onRamp) : badContext(fault);
   }
 
-  #ofSpec(spec: ContextSpec, onRamp: OnRampDefaults): Admitted | Refusal {
+  /** Makes the context of a tunnel that the config, the hook or a previous process names. */
+  ofSpec(spec: ContextSpec, onRamp: OnRampDefaults): Admitted | Refusal {
     const fault = contextFault(spec, SPEC_MEMBERS);
     if (fault !== null) return badContext(fault);
     const network = this.#networkOf(spec.account, spec.vnet);

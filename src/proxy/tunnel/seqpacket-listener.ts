@@ -27,6 +27,8 @@ export interface SeqpacketListenerOptions extends OnRampDefaults {
   readonly mtu: number;
   /** Who may connect may claim any context: permission bits of the path. Default 0600. */
   readonly mode?: number;
+  /** How long a peer may take to send its context and the hook to judge it. Default `CONTEXT_MS`. */
+  readonly contextMs?: number;
   /** A listening descriptor that a previous process handed over. */
   readonly inherited?: Fd;
 }
@@ -142,7 +144,11 @@ export class SeqpacketListener implements Completion {
       tunnelRefused(this.#host, name, `${CANDIDATES_MAX} connections have not sent their context yet`);
       return;
     }
-    const candidate = new Candidate(this.#host, this, { name, fd });
+    const candidate = new Candidate(this.#host, this, {
+      name,
+      fd,
+      contextMs: this.#options.contextMs ?? CONTEXT_MS,
+    });
     this.#candidates.add(candidate);
     candidate.start();
   }
@@ -181,20 +187,26 @@ class Candidate implements Completion {
   readonly name: string;
   readonly #host: TunnelHost;
   readonly #listener: SeqpacketListener;
+  readonly #contextMs: number;
   #fd: Fd;
   #poll: OperationId = 0;
   #timer: TimerId = 0;
 
-  constructor(host: TunnelHost, listener: SeqpacketListener, options: { name: string; fd: Fd }) {
+  constructor(
+    host: TunnelHost,
+    listener: SeqpacketListener,
+    options: { name: string; fd: Fd; contextMs: number },
+  ) {
     this.name = options.name;
     this.#host = host;
     this.#listener = listener;
     this.#fd = options.fd;
+    this.#contextMs = options.contextMs;
   }
 
   start(): void {
     const { io } = this.#host.worker;
-    this.#timer = io.timer(CONTEXT_MS, this, TAG_LATE);
+    this.#timer = io.timer(this.#contextMs, this, TAG_LATE);
     this.#poll = io.poll(this.#fd, PollMask.In, false, this, TAG_READABLE);
   }
 
@@ -218,7 +230,7 @@ class Candidate implements Completion {
   onCompletion(tag: number): void {
     if (this.#fd < 0) return;
     if (tag === TAG_LATE) {
-      const text = `no verdict about its context within ${CONTEXT_MS} ms`;
+      const text = `no verdict about its context within ${this.#contextMs} ms`;
       this.#listener.onRefused(this, DropReason.BadContext, text);
       return;
     }
