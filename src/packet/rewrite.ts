@@ -43,7 +43,23 @@ function rewriteEndpoint(
   fromOffset: number,
   port: number,
 ): void {
-  assert(port >= 0 && port <= 0xffff);
+  const delta = replaceAddress(view, parsed, side, from, fromOffset);
+  if (parsed.fragmentKind === FragmentKind.Later) return;
+  updateTransport(view, parsed, delta, replacePort(view, parsed, side, port));
+}
+
+/**
+ * Replaces one address (`side` 0: source, 1: destination) and brings the IPv4 header checksum in step; no other.
+ *
+ * @returns the delta of the pseudo-header.
+ */
+export function replaceAddress(
+  view: DataView,
+  parsed: ParsedPacket,
+  side: number,
+  from: DataView,
+  fromOffset: number,
+): number {
   const length = parsed.version === 4 ? 4 : 16;
   const at = parsed.addressOffset + side * length;
   let delta = 0;
@@ -58,12 +74,16 @@ function rewriteEndpoint(
     const field = parsed.offset + 10;
     view.setUint16(field, updateChecksum(view.getUint16(field), delta));
   }
-  if (parsed.fragmentKind === FragmentKind.Later) return;
-  updateTransport(view, parsed, delta, setPort(view, parsed, side, port));
+  return delta;
 }
 
-/** Writes the port or echo identifier and returns its delta; 0 where there is none. */
-function setPort(view: DataView, parsed: ParsedPacket, side: number, port: number): number {
+/**
+ * Writes one port, or the echo identifier, without any checksum.
+ *
+ * @returns its delta; 0 for protocols without ports.
+ */
+export function replacePort(view: DataView, parsed: ParsedPacket, side: number, port: number): number {
+  assert(port >= 0 && port <= 0xffff);
   const protocol = parsed.protocol;
   let at = parsed.transportOffset;
   if (protocol === IpProtocol.Tcp || protocol === IpProtocol.Udp) {
