@@ -12,6 +12,7 @@ import { join } from 'node:path';
 
 import { DROP_REASON_TEXT, DropReason, dropReasonName } from '#base/drop-reason.ts';
 import { ERROR_CODES } from '#base/error.ts';
+import { configJsonSchema } from '#config/schema.ts';
 import { HTTP_FAULT_FACTS, HttpFault } from '#protocol/http/fault.ts';
 import { Counter } from '#proxy/stats.ts';
 
@@ -19,7 +20,7 @@ import { type Declaration, declarationsOf, frontComment } from './declarations.t
 import { METRIC_TEXT } from './metric-texts.ts';
 import { type SavedResults, speedTable } from './speed-table.ts';
 
-/** One generated page. */
+/** One generated page; a name that does not end in `.md` makes a file without the standard opening. */
 export interface Page {
   /** File name below docs/reference. */
   readonly file: string;
@@ -38,11 +39,17 @@ export const PAGES: readonly Page[] = [
   { file: 'drop-reasons.md', source: 'src/base/drop-reason.ts', make: dropReasons },
   { file: 'http-faults.md', source: 'src/protocol/http/fault.ts', make: httpFaults },
   { file: 'metrics.md', source: 'src/proxy/stats.ts', make: metrics },
+  {
+    file: 'config.schema.json',
+    source: 'src/config/schema.ts',
+    make: () => JSON.stringify(configJsonSchema(), null, 2),
+  },
   { file: 'hooks.md', source: 'src/proxy/hooks/hooks.ts', make: hooks },
 ];
 
 /** The whole text of a page. */
 export async function render(page: Page): Promise<string> {
+  if (!page.file.endsWith('.md')) return `${(await page.make()).trim()}\n`;
   const note = `<!-- Generated from \`${page.source}\` by \`npm run reference\`: change it there. -->`;
   return `${note}\n\n${(await page.make()).trim()}\n`;
 }
