@@ -3,6 +3,7 @@ import type { Fd } from './io.ts';
 /** What a descriptor is, as far as an engine has to treat it differently. */
 export const DescriptorKind = Object.freeze({
   Unknown: 0,
+  /** TCP. */
   StreamSocket: 1,
   /** Datagram or SEQPACKET: a write is one packet. */
   PacketSocket: 2,
@@ -11,6 +12,9 @@ export const DescriptorKind = Object.freeze({
   Pipe: 5,
   /** Not a socket and not a pipe of ours: a TUN, a file, a namespace. */
   Other: 6,
+  /** A Unix stream: a short read may end at a message with descriptors, and says nothing about what follows. */
+  LocalStream: 7,
+  LocalListener: 8,
 } as const);
 
 /** Bits of `DescriptorTable.flags`. */

@@ -9,6 +9,7 @@ import * as libc from './ffi/libc.ts';
 import { closeOffThread } from './ffi/libuv.ts';
 import {
   type Completion,
+  CompletionFlag,
   type EngineKind,
   Errno,
   type Fd,
@@ -23,6 +24,7 @@ import {
 import { OperationTable } from './operation-table.ts';
 import { readSocketAddress, SOCKADDR_BYTES, writeSocketAddress } from './socket-address.ts';
 import { SOCKET_KINDS, setSocketOption } from './socket-option.ts';
+import { systemError } from './system-error.ts';
 import { TimerWheel } from './timer-wheel.ts';
 
 const { ScratchOffset, scratch } = libc;
@@ -33,6 +35,12 @@ export interface NativeEngineOptions {
   readonly arenaBytes?: number;
 }
 
+const SOL_SOCKET = 1;
+const SO_TYPE = 3;
+const SO_ERROR = 4;
+const SO_BINDTODEVICE = 25;
+const SO_DOMAIN = 39;
+const ENOTSOCK = 88;
 const ARENA_BYTES_DEFAULT = 2 ** 30;
 const BACKLOG_DEFAULT = 4096;
 const NEW_DESCRIPTOR = libc.SOCK_NONBLOCK | libc.SOCK_CLOEXEC;
@@ -62,6 +70,7 @@ export abstract class NativeEngine implements Io, LoopClient {
   /** Ends that the engine itself decided, to be delivered from the loop: ids and results. */
   #deferredIds: number[] = [];
   #deferredResults: number[] = [];
+  #deferredFlags: number[] = [];
 
   /** @param fd what the event loop watches: readable when completions are there. */
   constructor(fd: Fd, options: NativeEngineOptions) {
@@ -131,10 +140,11 @@ export abstract class NativeEngine implements Io, LoopClient {
     }
   }
 
-  /** Has operation `index` end with `result` at the next turn. */
-  protected defer(index: number, result: number): void {
+  /** Has operation `index` complete with `result` at the next turn; it ends, unless `flags` has More. */
+  protected defer(index: number, result: number, flags = 0): void {
     this.#deferredIds.push(this.operations.ids[index] as number);
     this.#deferredResults.push(result);
+    this.#deferredFlags.push(flags);
     this.loop.setAwake(true);
   }
 
@@ -147,11 +157,20 @@ export abstract class NativeEngine implements Io, LoopClient {
     const ids = this.#deferredIds;
     if (ids.length === 0) return 0;
     const results = this.#deferredResults;
+    const flags = this.#deferredFlags;
     this.#deferredIds = [];
     this.#deferredResults = [];
+    this.#deferredFlags = [];
     for (let i = 0; i < ids.length; i++) {
       const index = this.operations.find(ids[i] as number);
-      if (index !== 0) this.finish(index, results[i] as number, 0);
+      if (index === 0) continue;
+      if (((flags[i] as number) & CompletionFlag.More) === 0) {
+        this.finish(index, results[i] as number, flags[i] as number);
+      } else {
+        const completion = this.operations.completions[index] as Completion;
+        const tag = this.operations.tags[index] as number;
+        this.deliver(completion, tag, results[i] as number, flags[i] as number);
+      }
     }
     return ids.length;
   }
@@ -267,8 +286,9 @@ export abstract class NativeEngine implements Io, LoopClient {
       address.family === 'unix' ? libc.AF_UNIX : address.family === 4 ? libc.AF_INET : libc.AF_INET6;
     const type = packets ? libc.SOCK_SEQPACKET : libc.SOCK_STREAM;
     const fd = libc.socket(family, type | NEW_DESCRIPTOR, 0);
-    if (fd < 0) throw systemError('socket', fd);
-    this.descriptors.own(fd, packets ? DescriptorKind.PacketListener : DescriptorKind.StreamListener);
+    if (fd < 0) throw callFailed('socket', fd);
+    const stream = address.family === 'unix' ? DescriptorKind.LocalListener : DescriptorKind.StreamListener;
+    this.descriptors.own(fd, packets ? DescriptorKind.PacketListener : stream);
     try {
       if (address.family !== 'unix') {
         this.setOption(fd, 'reuse-address', 1);
@@ -290,7 +310,7 @@ export abstract class NativeEngine implements Io, LoopClient {
   socket(kind: SocketKind): Fd {
     const { family, type, descriptorKind } = SOCKET_KINDS[kind];
     const fd = libc.socket(family, type | NEW_DESCRIPTOR, 0);
-    if (fd < 0) throw systemError('socket', fd);
+    if (fd < 0) throw callFailed('socket', fd);
     this.descriptors.own(fd, descriptorKind);
     return fd;
   }
@@ -305,14 +325,14 @@ export abstract class NativeEngine implements Io, LoopClient {
     const { type: number, descriptorKind } = SOCKET_KINDS[`unix-${type}`];
     const at = ScratchOffset.Value;
     const failed = libc.socketpair(libc.AF_UNIX, number | NEW_DESCRIPTOR, 0, scratch.address + at);
-    if (failed < 0) throw systemError('socketpair', failed);
+    if (failed < 0) throw callFailed('socketpair', failed);
     return this.#ownPair(at, descriptorKind);
   }
 
   pipe(bytes?: number): [Fd, Fd] {
     const at = ScratchOffset.Value;
     const failed = libc.pipe2(scratch.address + at, libc.O_NONBLOCK | libc.O_CLOEXEC);
-    if (failed < 0) throw systemError('pipe', failed);
+    if (failed < 0) throw callFailed('pipe', failed);
     const pair = this.#ownPair(at, DescriptorKind.Pipe);
     // Beyond the user's limit of pipe memory the kernel refuses and the default size stays.
     if (bytes !== undefined) libc.fcntl(pair[1], libc.F_SETPIPE_SZ, bytes);
@@ -327,7 +347,7 @@ export abstract class NativeEngine implements Io, LoopClient {
 
   setOption(fd: Fd, option: SocketOption, value: number): void {
     const failed = setSocketOption(fd, option, value);
-    if (failed < 0) throw systemError(`setting socket option ${option} to ${value}`, failed);
+    if (failed < 0) throw callFailed(`setting socket option ${option} to ${value}`, failed);
   }
 
   localAddress(fd: Fd): SocketAddress {
@@ -339,8 +359,8 @@ export abstract class NativeEngine implements Io, LoopClient {
   }
 
   socketError(fd: Fd): number {
-    const error = libc.getsockoptInt(fd, 1, 4);
-    if (error < 0) throw systemError('getsockopt', error);
+    const error = libc.getsockoptInt(fd, SOL_SOCKET, SO_ERROR);
+    if (error < 0) throw callFailed('getsockopt', error);
     return error;
   }
 
@@ -350,7 +370,7 @@ export abstract class NativeEngine implements Io, LoopClient {
 
   duplicate(fd: Fd): Fd {
     const copy = libc.dup(fd);
-    if (copy < 0) throw systemError('dup', copy);
+    if (copy < 0) throw callFailed('dup', copy);
     this.shareDescriptor(fd);
     this.descriptors.own(copy, this.descriptorKind(fd));
     this.shareDescriptor(copy);
@@ -365,9 +385,19 @@ export abstract class NativeEngine implements Io, LoopClient {
 
   /** Notes that `fd` is a listener, wherever it was opened. */
   protected noteListener(fd: Fd): void {
+    const { kinds } = this.descriptors;
     const kind = this.descriptorKind(fd);
-    if (kind === DescriptorKind.StreamSocket) this.descriptors.kinds[fd] = DescriptorKind.StreamListener;
-    if (kind === DescriptorKind.PacketSocket) this.descriptors.kinds[fd] = DescriptorKind.PacketListener;
+    if (kind === DescriptorKind.StreamSocket) kinds[fd] = DescriptorKind.StreamListener;
+    else if (kind === DescriptorKind.LocalStream) kinds[fd] = DescriptorKind.LocalListener;
+    else if (kind === DescriptorKind.PacketSocket) kinds[fd] = DescriptorKind.PacketListener;
+  }
+
+  /** A connection that `listener` accepted. */
+  protected ownAccepted(listener: Fd, fd: Fd): void {
+    const kind = this.descriptors.kinds[listener] as number;
+    if (kind === DescriptorKind.StreamListener) this.descriptors.own(fd, DescriptorKind.StreamSocket);
+    else if (kind === DescriptorKind.LocalListener) this.descriptors.own(fd, DescriptorKind.LocalStream);
+    else this.descriptors.own(fd, DescriptorKind.PacketSocket);
   }
 
   /** `DescriptorKind` of `fd`; what was opened elsewhere is looked at once. */
@@ -376,7 +406,7 @@ export abstract class NativeEngine implements Io, LoopClient {
     descriptors.reach(fd);
     const known = descriptors.kinds[fd] as number;
     if (known !== DescriptorKind.Unknown) return known;
-    const found = kindOfSocket(libc.getsockoptInt(fd, 1, 3));
+    const found = kindOfSocket(fd);
     descriptors.kinds[fd] = found;
     return found;
   }
@@ -404,7 +434,7 @@ export abstract class NativeEngine implements Io, LoopClient {
       const flags = libc.MSG_DONTWAIT | libc.MSG_NOSIGNAL;
       const sent = libc.sendmsg(fd, scratch.address + ScratchOffset.Message, flags);
       if (sent >= 0) done += sent;
-      else if (sent !== -Errno.EAGAIN || performance.now() > deadline) throw systemError('sendmsg', sent);
+      else if (sent !== -Errno.EAGAIN || performance.now() > deadline) throw callFailed('sendmsg', sent);
     }
   }
 
@@ -413,7 +443,7 @@ export abstract class NativeEngine implements Io, LoopClient {
     const flags = libc.MSG_DONTWAIT | libc.MSG_CMSG_CLOEXEC;
     const length = libc.recvmsg(fd, scratch.address + ScratchOffset.Message, flags);
     if (length === -Errno.EAGAIN) return null;
-    if (length < 0) throw systemError('recvmsg', length);
+    if (length < 0) throw callFailed('recvmsg', length);
     const bytes = scratch.bytes.slice(ScratchOffset.Data, ScratchOffset.Data + length);
     const descriptors = readDescriptorMessage();
     for (const received of descriptors) {
@@ -452,21 +482,26 @@ export abstract class NativeEngine implements Io, LoopClient {
   }
 }
 
+/** Errors after which accepting on a descriptor can never succeed. */
+export function isFatalToAccept(result: number): boolean {
+  const errno = -result;
+  return (
+    errno === Errno.EBADF ||
+    errno === Errno.EINVAL ||
+    errno === Errno.EOPNOTSUPP ||
+    errno === Errno.ECANCELED ||
+    errno === ENOTSOCK
+  );
+}
+
 // --- helpers of the cold path ----------------------------------------------------------------------------------------
 
-/** A system call that failed, as an error; `result` is −errno. */
-export function systemError(what: string, result: number): RampartError {
-  const errno = -result;
-  const name = Object.entries(Errno).find(([, value]) => value === errno)?.[0] ?? `errno ${errno}`;
-  if (errno === Errno.EMFILE || errno === Errno.ENFILE) {
-    const text = `${what} failed: ${name}; raise the limit of open files (ulimit -n)`;
-    return new RampartError('RAMP_NO_DESCRIPTORS', text, { errno });
-  }
-  return new RampartError('RAMP_SYSCALL', `${what} failed: ${name}`, { errno });
+function callFailed(what: string, result: number): RampartError {
+  return systemError('RAMP_SYSCALL', what, result);
 }
 
 function listenError(address: SocketAddress, result: number): RampartError {
-  const cause = systemError('bind', result);
+  const cause = callFailed('binding', result);
   const hint =
     cause.errno === Errno.EADDRINUSE
       ? 'another process has it; choose another port or stop that process'
@@ -479,8 +514,8 @@ function listenError(address: SocketAddress, result: number): RampartError {
 
 function bindToDevice(fd: Fd, device: string): void {
   const at = libc.scratchString(device);
-  const failed = libc.setsockopt(fd, 1, 25, at, device.length + 1);
-  if (failed < 0) throw systemError(`binding to device ${device}`, failed);
+  const failed = libc.setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, at, device.length + 1);
+  if (failed < 0) throw callFailed(`binding to device ${device}`, failed);
 }
 
 function addressOf(
@@ -491,14 +526,17 @@ function addressOf(
   scratch.view.setInt32(ScratchOffset.Length, SOCKADDR_BYTES, true);
   const at = scratch.address + ScratchOffset.Address;
   const failed = call(fd, at, scratch.address + ScratchOffset.Length);
-  if (failed < 0) throw systemError(what, failed);
+  if (failed < 0) throw callFailed(what, failed);
   const length = scratch.view.getInt32(ScratchOffset.Length, true);
   return readSocketAddress(scratch.view, ScratchOffset.Address, length);
 }
 
-function kindOfSocket(type: number): number {
+function kindOfSocket(fd: Fd): number {
+  const type = libc.getsockoptInt(fd, SOL_SOCKET, SO_TYPE);
   if (type < 0) return DescriptorKind.Other;
-  return type === libc.SOCK_STREAM ? DescriptorKind.StreamSocket : DescriptorKind.PacketSocket;
+  if (type !== libc.SOCK_STREAM) return DescriptorKind.PacketSocket;
+  const local = libc.getsockoptInt(fd, SOL_SOCKET, SO_DOMAIN) === libc.AF_UNIX;
+  return local ? DescriptorKind.LocalStream : DescriptorKind.StreamSocket;
 }
 
 function writeMessageHeader(dataBytes: number, controlBytes: number): void {

@@ -31,6 +31,8 @@ export const OperationState = Object.freeze({
   Waiting: 2,
   /** Splice: waits for room in the target, not for data in the source. */
   AwaitsRoom: 4,
+  /** Its end is decided and waits for delivery. */
+  Done: 8,
 } as const);
 
 const INDEX_BITS = 18;
@@ -61,6 +63,8 @@ export class OperationTable {
   /** Links for the engine's lists; `next` also links free entries. */
   next = new Int32Array(256);
   previous = new Int32Array(256);
+  /** The list that an operation is in, −1 for none. */
+  lists = new Int32Array(256);
   readonly completions: (Completion | null)[] = [null];
   readonly tags: number[] = [0];
   #made = 1;
@@ -126,6 +130,7 @@ export class OperationTable {
     this.progress = copyInto(new Uint32Array(length), this.progress);
     this.next = copyInto(new Int32Array(length), this.next);
     this.previous = copyInto(new Int32Array(length), this.previous);
+    this.lists = copyInto(new Int32Array(length), this.lists);
   }
 }
 

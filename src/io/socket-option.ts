@@ -10,7 +10,7 @@ export const SOCKET_KINDS: Readonly<
   tcp6: kind(libc.AF_INET6, libc.SOCK_STREAM, DescriptorKind.StreamSocket),
   udp4: kind(libc.AF_INET, libc.SOCK_DGRAM, DescriptorKind.PacketSocket),
   udp6: kind(libc.AF_INET6, libc.SOCK_DGRAM, DescriptorKind.PacketSocket),
-  'unix-stream': kind(libc.AF_UNIX, libc.SOCK_STREAM, DescriptorKind.StreamSocket),
+  'unix-stream': kind(libc.AF_UNIX, libc.SOCK_STREAM, DescriptorKind.LocalStream),
   'unix-seqpacket': kind(libc.AF_UNIX, libc.SOCK_SEQPACKET, DescriptorKind.PacketSocket),
   'unix-dgram': kind(libc.AF_UNIX, libc.SOCK_DGRAM, DescriptorKind.PacketSocket),
 });

@@ -17,7 +17,7 @@ import {
   RingOp,
 } from './ffi/ring.ts';
 import { type Completion, CompletionFlag, Errno, type Fd, type OperationId, PollMask } from './io.ts';
-import { ACCEPT_PAUSE_MS, NativeEngine, type NativeEngineOptions } from './native-engine.ts';
+import { ACCEPT_PAUSE_MS, isFatalToAccept, NativeEngine, type NativeEngineOptions } from './native-engine.ts';
 import { OPERATION_KIND_PLAIN_MAX, OperationKind, OperationState } from './operation-table.ts';
 import { PooledBuffers } from './pooled-buffers.ts';
 import { writeSocketAddress } from './socket-address.ts';
@@ -138,7 +138,7 @@ export class UringEngine extends NativeEngine {
     const id = this.operations.ids[index] as number;
     const address = this.arena.address + offset;
     const kind = this.descriptorKind(fd);
-    if (kind === DescriptorKind.PacketSocket || kind === DescriptorKind.StreamSocket) {
+    if (kind !== DescriptorKind.Pipe && kind !== DescriptorKind.Other) {
       // MSG_DONTWAIT keeps the kernel from waiting for room: the packet is dropped by its owner.
       const flags = kind === DescriptorKind.PacketSocket ? libc.MSG_DONTWAIT : 0;
       this.#ring.push(RingOp.Send, fd, address, length, flags | libc.MSG_NOSIGNAL, id);
@@ -246,8 +246,7 @@ export class UringEngine extends NativeEngine {
       this.closeNow(fd);
       return;
     }
-    const kind = descriptors.kinds[fd] as number;
-    if (kind === DescriptorKind.StreamListener || kind === DescriptorKind.PacketListener) {
+    if (isListener(descriptors.kinds[fd] as number)) {
       this.#closeListener(fd);
       return;
     }
@@ -389,7 +388,7 @@ export class UringEngine extends NativeEngine {
   }
 
   #completeAccept(index: number, result: number, flags: number): void {
-    const { operations, descriptors } = this;
+    const { operations } = this;
     const more = (flags & RING_FLAG_MORE) !== 0;
     if (((operations.states[index] as number) & OperationState.Cancelled) !== 0) {
       // Nobody waits for this connection any more.
@@ -401,10 +400,7 @@ export class UringEngine extends NativeEngine {
       this.finish(index, result, 0);
       return;
     }
-    if (result >= 0) {
-      const packets = descriptors.kinds[operations.fds[index] as number] === DescriptorKind.PacketListener;
-      descriptors.own(result, packets ? DescriptorKind.PacketSocket : DescriptorKind.StreamSocket);
-    }
+    if (result >= 0) this.ownAccepted(operations.fds[index] as number, result);
     if (!more) {
       if (result >= 0 || result === -Errno.ECONNABORTED) this.#pushAccept(index);
       else this.#pauseAccept(index);
@@ -459,14 +455,10 @@ export class UringEngine extends NativeEngine {
   }
 }
 
-/** Errors after which accepting on this descriptor can never succeed. */
-function isFatalToAccept(result: number): boolean {
-  const errno = -result;
+function isListener(kind: number): boolean {
   return (
-    errno === Errno.EBADF ||
-    errno === Errno.EINVAL ||
-    errno === Errno.EOPNOTSUPP ||
-    errno === Errno.ECANCELED ||
-    errno === 88
+    kind === DescriptorKind.StreamListener ||
+    kind === DescriptorKind.LocalListener ||
+    kind === DescriptorKind.PacketListener
   );
 }
