@@ -43,7 +43,10 @@ test('a folder without a rank may not be imported', () => {
 test('testing is imported by tests only', () => {
   const text = "/** B. */\nimport { a } from '#testing/world.ts';\n";
   assert.deepEqual(rulesOf({ 'src/base/base.ts': text }), ['layer']);
-  assert.deepEqual(rulesOf({ 'src/base/base.ts': '/** B. */\n', 'src/base/base.test.ts': text }), []);
+  assert.deepEqual(
+    rulesOf({ 'src/base/base.ts': '/** B. */\n', 'src/base/base.test.ts': `${text}import './base.ts';\n` }),
+    [],
+  );
   assert.deepEqual(rulesOf({ 'bench/http.ts': text }), []);
 });
 
@@ -78,6 +81,7 @@ test('syntax that cannot be erased is refused', () => {
   assert.deepEqual(rulesOf({ 'tools/a.ts': 'class A {\n  constructor(private readonly b: B) {}\n}\n' }), [
     'no-parameter-property',
   ]);
+  assert.deepEqual(rulesOf({ 'tools/a.ts': 'class A {\n  private b = 1;\n}\n' }), ['no-private']);
   assert.deepEqual(rulesOf({ 'tools/a.ts': "const text = 'enum A';\n" }), []);
 });
 
@@ -110,8 +114,10 @@ test('names: kebab-case, and no folder that names no subject', () => {
 
 test('a test stands beside the code that it tests', () => {
   const base = { 'src/base/base.ts': '/** B. */\n' };
-  assert.deepEqual(rulesOf({ ...base, 'src/base/base-more.test.ts': '' }), []);
-  assert.deepEqual(rulesOf({ ...base, 'src/base/other.test.ts': '' }), ['test-place']);
+  assert.deepEqual(rulesOf({ ...base, 'src/base/more.test.ts': "import { a } from './base.ts';\n" }), []);
+  assert.deepEqual(rulesOf({ ...base, 'src/base/other.test.ts': "import { a } from '#io/io.ts';\n" }), [
+    'test-place',
+  ]);
 });
 
 test('long lines and long files are refused, rather long files are named', () => {
