@@ -18,6 +18,12 @@
  * | `tuple.ts` | `hashTuple(view, parsed, network, seed)`, `hashReplyTuple` |
  * | `rewrite.ts` | `rewriteSource(view, parsed, from, fromOffset, port)`, `rewriteDestination`, `decrementTtl(view, parsed): boolean`, `setTos`, `clampMss(view, parsed, mssMax): boolean`, `mssForMtu` |
  * | `build.ts` | `PacketEndpoints`, `writeUdpHeaders(view, to, payloadLength, endpoints): number`, `writeIpHeader`, `writeTcpReset(view, parsed, to): number`, `writeIcmpError(view, parsed, to, error, options): number`, `writeEchoReply(view, parsed, to): number` |
+ * | `segment.ts` | `segmentSize(view, parsed, mtu): number`, `segmentCount(parsed, size): number`, `writeSegment(view, parsed, index, size, to): number` |
+ * | `coalesce.ts` | `tryAppend(view, head, next, lengthMax?): boolean`, `Coalescer(view, sink, {lengthMax, udp})` with `push(parsed, tag): boolean`, `flush()`; `CoalescerSink.onPacket(offset, length, tag)` |
+ * | `fragment.ts` | `fragmentCount(parsed, mtu): number`, `writeFragment(view, parsed, index, mtu, to): number` |
+ * | `reassemble.ts` | `Reassembler(limits)` with `add(view, parsed, network, now, to): number`, `expire(now): number`, `forgetNetwork(network)`, `droppedFragments` |
+ * | `icmp.ts` | `icmpKind(parsed): IcmpKind`, `isErrorKind(kind)`, `icmpMtu(view, parsed)`, `parseQuoted(view, outer, into): DropReason`, `rewriteQuotedSource(view, outer, quoted, from, fromOffset, port)`, `rewriteQuotedDestination` |
  * | `copy.ts` | `copyBytes(view, from, to, length)` |
+ * | `twin.ts` | the simple twin: slow, obvious packets and checksums for tests and fuzzers |
  */
 export {};
