@@ -20,6 +20,10 @@ export const NODE_FLAGS = ['--disable-warning=ExperimentalWarning'];
 
 const SIGNALS_FORWARDED = ['SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR2', 'SIGWINCH', 'SIGCONT'];
 const ARCHITECTURES = ['x64', 'arm64'];
+/** A signal that comes again within this time is the same one by another way. */
+const SIGNAL_REPEAT_MS = 300;
+/** How often a program started by npm looks whether npm is still there. */
+const PARENT_WATCH_MS = 1000;
 
 /** Prints one line for a person and ends with `code`. */
 export function refuse(message, code = 1) {
@@ -178,15 +182,36 @@ export function runProgram(program, arguments_, { root = ROOT, cwd = process.cwd
 }
 
 function forwardSignals(child) {
-  const forward = (signal) => child.kill(signal);
+  let last = '';
+  let lastMs = 0;
+  // npm and a whole group's signal bring the same one twice: a program may take the second as "stop at once".
+  const forward = (signal) => {
+    const nowMs = performance.now();
+    if (signal !== last || nowMs - lastMs > SIGNAL_REPEAT_MS) child.kill(signal);
+    last = signal;
+    lastMs = nowMs;
+  };
   // A terminal sends Ctrl-C to the whole group, the child included: one more would read as "stop at once".
   const interrupt = (signal) => {
-    if (!process.stdin.isTTY) child.kill(signal);
+    if (!process.stdin.isTTY) forward(signal);
   };
   for (const signal of SIGNALS_FORWARDED) process.on(signal, forward);
   process.on('SIGINT', interrupt);
+  const watch = process.env.npm_lifecycle_event === undefined ? undefined : watchParent(child);
   return () => {
     for (const signal of SIGNALS_FORWARDED) process.off(signal, forward);
     process.off('SIGINT', interrupt);
+    clearInterval(watch);
   };
+}
+
+/**
+ * An npm that was killed cannot pass anything on; what it had started must not stay behind with its
+ * namespaces.
+ */
+function watchParent(child) {
+  const parent = process.ppid;
+  return setInterval(() => {
+    if (process.ppid !== parent) child.kill('SIGTERM');
+  }, PARENT_WATCH_MS).unref();
 }
