@@ -1,6 +1,7 @@
 /**
- * A tiny fuzz runner. A fuzzer is a function that takes a source of chance and throws when something is wrong. Every run
- * has its own seed, derived from the first one and its number, so one run can be repeated alone.
+ * A tiny fuzz runner. A fuzzer is a function that takes a source of chance and throws when something is
+ * wrong. Every run has its own seed, derived from the first one and its number, so one run can be repeated
+ * alone.
  *
  * `node fuzz/NAME.ts [--seconds 10] [--runs N] [--seed S] [--only TARGET]`; see README.md.
  */
@@ -102,7 +103,9 @@ export function campaign(target: FuzzTarget, bounds: FuzzBounds): FuzzOutcome {
   return { runs: bounds.runs, failure: null };
 }
 
-/** The main program of a fuzzer: reads the command line, runs each target, prints seeds, sets the exit code. */
+/**
+ * The main program of a fuzzer: reads the command line, runs each target, prints seeds, sets the exit code.
+ */
 export function fuzzMain(targets: Readonly<Record<string, FuzzTarget>>): void {
   const { values } = parseArgs({
     options: {

@@ -1,6 +1,6 @@
 /**
- * The fuzzer that must fail: a parser with a planted error (it believes the header length) has to be caught within the
- * given runs, or the fuzzers would prove nothing. Exit code 0 when it was caught.
+ * The fuzzer that must fail: a parser with a planted error (it believes the header length) has to be caught
+ * within the given runs, or the fuzzers would prove nothing. Exit code 0 when it was caught.
  */
 import { twinPacket, twinUdp } from '#packet/twin.ts';
 
@@ -19,8 +19,7 @@ export function carelessTarget(chance: Chance): void {
 if (import.meta.main) {
   const seed = Date.now() >>> 0;
   const outcome = campaign(carelessTarget, { seed, runs: 10_000, seconds: 10 });
-  console.log(
-    `seed ${seed}: ${outcome.failure === null ? 'the planted error was NOT found' : `found in run ${outcome.runs}`}`,
-  );
+  const verdict = outcome.failure === null ? 'the planted error was NOT found' : `found in run ${outcome.runs}`;
+  console.log(`seed ${seed}: ${verdict}`);
   process.exitCode = outcome.failure === null ? 1 : 0;
 }

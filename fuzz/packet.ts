@@ -1,4 +1,7 @@
-/** Fuzzers of `src/packet` and `src/protocol/gue`: parsing is total, changes keep packets valid, memory is bounded. */
+/**
+ * Fuzzers of `src/packet` and `src/protocol/gue`: parsing is total, changes keep packets valid, memory is
+ * bounded.
+ */
 import assert from 'node:assert/strict';
 
 import { DropReason } from '#base/drop-reason.ts';
@@ -122,7 +125,9 @@ function parseIsTotal(chance: Chance): void {
   assert.equal(verifyTransportChecksum(exact, parsed), isTwinRight);
 }
 
-/** Whatever is rewritten, the packet parses again with a right checksum, and nothing outside it is touched. */
+/**
+ * Whatever is rewritten, the packet parses again with a right checksum, and nothing outside it is touched.
+ */
 function rewritingKeepsChecksums(chance: Chance): void {
   const packet = putValid(chance);
   const at = parsed.offset;

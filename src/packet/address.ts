@@ -107,10 +107,11 @@ function ipv6Scope(view: DataView, offset: number): AddressScope {
 }
 
 /**
- * Whether the packet may come from its source at all: a martian source could not be answered. A packet that claims to
- * come from its own destination is one too ("land").
+ * Whether the packet may come from its source at all: a martian source could not be answered. A packet that
+ * claims to come from its own destination is one too ("land").
  *
- * @returns 0, `MartianSource`, or `LinkScope` for link-local ones, which no router forwards (RFC 3927, RFC 4291).
+ * @returns 0, `MartianSource`, or `LinkScope` for link-local ones, which no router forwards (RFC 3927, RFC
+ * 4291).
  */
 export function checkSource(view: DataView, parsed: ParsedPacket): DropReason {
   const at = parsed.addressOffset;
@@ -123,7 +124,10 @@ export function checkSource(view: DataView, parsed: ParsedPacket): DropReason {
     : DropReason.None;
 }
 
-/** Whether the packet may go to its destination: 0, `MartianDestination` or `LinkScope`. Multicast is not routed. */
+/**
+ * Whether the packet may go to its destination: 0, `MartianDestination` or `LinkScope`. Multicast is not
+ * routed.
+ */
 export function checkDestination(view: DataView, parsed: ParsedPacket): DropReason {
   const at = parsed.addressOffset + addressLength(parsed.version);
   const scope = addressScope(view, at, parsed.version);

@@ -86,7 +86,7 @@ test('a reset answers a SYN by acknowledging it', () => {
   }
 });
 
-test('a reset takes the acknowledgement as its sequence, counts data and FIN, and never answers a reset', () => {
+test('a reset continues at the acknowledgement, counts data and FIN, and never answers a reset', () => {
   const reset = (fields: Parameters<typeof twinTcp>[0]) => {
     put(twinPacket({ ...V4, protocol: 6, transport: twinTcp(fields) }));
     const length = writeTcpReset(arena.view, parsed, TO);

@@ -1,7 +1,8 @@
 /**
- * Writes whole packets: UDP around a payload, TCP resets, ICMP errors and echo replies. Each returns the packet's
- * length, 0 when no packet must be sent, and leaves a clear virtio header and complete checksums. The slot at `to` has
- * `PACKET_HEADROOM` and belongs to the caller; it must not overlap the packet that is answered, except where said.
+ * Writes whole packets: UDP around a payload, TCP resets, ICMP errors and echo replies. Each returns the
+ * packet's length, 0 when no packet must be sent, and leaves a clear virtio header and complete checksums.
+ * The slot at `to` has `PACKET_HEADROOM` and belongs to the caller; it must not overlap the packet that is
+ * answered, except where said.
  */
 import { assert } from '#base/assert.ts';
 
@@ -15,8 +16,8 @@ import { clearVirtioHeader } from './virtio-header.ts';
 const TTL = 64;
 
 /**
- * Who a new packet is from and to. One instance is reused for many packets. `version` says whether 4 or 16 bytes stand
- * at each of the offsets in `view`, which may be any memory.
+ * Who a new packet is from and to. One instance is reused for many packets. `version` says whether 4 or 16
+ * bytes stand at each of the offsets in `view`, which may be any memory.
  */
 export class PacketEndpoints {
   view: DataView = new DataView(new ArrayBuffer(0));
@@ -94,7 +95,10 @@ export function writeIpHeader(
   return to + 40;
 }
 
-/** Checksum of `length` bytes at `at` with the pseudo-header of the packet at `packet` (headers as written here). */
+/**
+ * Checksum of `length` bytes at `at` with the pseudo-header of the packet at `packet` (headers as written
+ * here).
+ */
 function checksumFor(view: DataView, packet: number, at: number, length: number, protocol: number): number {
   const addresses = at - packet === 20 ? sumBytes(view, packet + 12, 8) : sumBytes(view, packet + 8, 32);
   return ~foldSum(addresses + protocol + length + sumBytes(view, at, length)) & 0xffff;
@@ -103,8 +107,9 @@ function checksumFor(view: DataView, packet: number, at: number, length: number,
 const endpointsForReply = new PacketEndpoints();
 
 /**
- * Writes the reset that answers a TCP segment, as a closed port does (RFC 9293 section 3.10.7.1): with the segment's
- * acknowledgement as its sequence, or acknowledging the segment. None for resets and later fragments.
+ * Writes the reset that answers a TCP segment, as a closed port does (RFC 9293 section 3.10.7.1): with the
+ * segment's acknowledgement as its sequence, or acknowledging the segment. None for resets and later
+ * fragments.
  */
 export function writeTcpReset(view: DataView, parsed: ParsedPacket, to: number): number {
   if (parsed.protocol !== IpProtocol.Tcp || parsed.fragmentKind !== FragmentKind.None) return 0;
@@ -133,7 +138,9 @@ export function writeTcpReset(view: DataView, parsed: ParsedPacket, to: number):
   return at - to + 20;
 }
 
-/** The ICMP errors that are sent, each with its type and code in both versions (RFC 792, RFC 1812, RFC 4443). */
+/**
+ * The ICMP errors that are sent, each with its type and code in both versions (RFC 792, RFC 1812, RFC 4443).
+ */
 export const IcmpError = Object.freeze({
   NetworkUnreachable: 0,
   HostUnreachable: 1,
@@ -157,7 +164,9 @@ const ICMP6_TYPE_CODE = [0x0100, 0x0103, 0x0104, 0x0101, 0x0300, 0x0301, 0x0200,
 export interface IcmpErrorOptions {
   /** Bytes, for `PacketTooBig`. */
   readonly mtu?: number;
-  /** 4 or 16 bytes: the address of the node that reports. Absent: the packet's destination, as a host reports. */
+  /**
+   * 4 or 16 bytes: the address of the node that reports. Absent: the packet's destination, as a host reports.
+   */
   readonly reporter?: Uint8Array;
 }
 
@@ -168,9 +177,9 @@ export const ICMP4_ERROR_LENGTH_MAX = 576;
 export const ICMP6_ERROR_LENGTH_MAX = 1280;
 
 /**
- * Writes the ICMP error about a packet to its source. None is written about ICMP errors, later fragments, packets to or
- * from multicast and broadcast, or from addresses that cannot be answered (RFC 1812 section 4.3.2.7, RFC 4443 section
- * 2.4 e); the caller limits the rate. A quoted partial checksum stays partial.
+ * Writes the ICMP error about a packet to its source. None is written about ICMP errors, later fragments,
+ * packets to or from multicast and broadcast, or from addresses that cannot be answered (RFC 1812 section
+ * 4.3.2.7, RFC 4443 section 2.4 e); the caller limits the rate. A quoted partial checksum stays partial.
  */
 export function writeIcmpError(
   view: DataView,
@@ -238,8 +247,9 @@ function isAnswerable(view: DataView, parsed: ParsedPacket): boolean {
 }
 
 /**
- * Writes the reply to an ICMP echo request: same identifier, sequence and data. `to` may be `parsed.offset`, when the
- * request has no IP options; then the request becomes the reply. 0 for anything but a whole echo request.
+ * Writes the reply to an ICMP echo request: same identifier, sequence and data. `to` may be `parsed.offset`,
+ * when the request has no IP options; then the request becomes the reply. 0 for anything but a whole echo
+ * request.
  */
 export function writeEchoReply(view: DataView, parsed: ParsedPacket, to: number): number {
   const isIpv4 = parsed.version === 4;

@@ -1,8 +1,9 @@
 /**
  * The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
  *
- * Words: a *sum* is a folded one's-complement sum of big-endian 16-bit words, 0 to 0xffff; a *delta* is the sum that
- * has to be added to another sum when data changes; a *checksum* is the complement of a sum, as it stands in a packet.
+ * Words: a *sum* is a folded one's-complement sum of big-endian 16-bit words, 0 to 0xffff; a *delta* is the
+ * sum that has to be added to another sum when data changes; a *checksum* is the complement of a sum, as it
+ * stands in a packet.
  */
 import { assert } from '#base/assert.ts';
 
@@ -24,9 +25,10 @@ export function foldSum(sum: number): number {
 /**
  * Sum of `length` bytes (at most 131072) at `offset`; an odd last byte counts as the high byte of a word.
  *
- * The fast way: words of 32 bits are added as they are, wrapping, and their high halves once more on their own. The sum
- * of the low halves follows from both, exactly, because 32768 × 65535 fits into 32 bits. The sum does not care about
- * byte order (RFC 1071 section 2), so it is taken in the machine's order and swapped at the end.
+ * The fast way: words of 32 bits are added as they are, wrapping, and their high halves once more on their
+ * own. The sum of the low halves follows from both, exactly, because 32768 × 65535 fits into 32 bits. The sum
+ * does not care about byte order (RFC 1071 section 2), so it is taken in the machine's order and swapped at
+ * the end.
  */
 export function sumBytes(view: DataView, offset: number, length: number): number {
   assert(length >= 0 && length <= 0x20000, 'checksum over too many bytes');
@@ -75,7 +77,10 @@ function swapBytes(word: number): number {
   return ((word & 0xff) << 8) | (word >>> 8);
 }
 
-/** The sum of a pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1); `length` is that of transport header and data. */
+/**
+ * The sum of a pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1); `length` is that of transport
+ * header and data.
+ */
 export function sumPseudoHeader(view: DataView, parsed: ParsedPacket, length: number): number {
   const bytes = parsed.version === 4 ? 8 : 32;
   return foldSum(sumBytes(view, parsed.addressOffset, bytes) + parsed.protocol + length);
@@ -113,8 +118,8 @@ export function writeIpv4Checksum(view: DataView, offset: number, headerLength: 
 }
 
 /**
- * Writes a complete checksum into the TCP, UDP or ICMP header of a whole packet; the virtio header is not looked at.
- * A UDP checksum that comes to zero is written as 0xffff (RFC 768).
+ * Writes a complete checksum into the TCP, UDP or ICMP header of a whole packet; the virtio header is not
+ * looked at. A UDP checksum that comes to zero is written as 0xffff (RFC 768).
  */
 export function writeTransportChecksum(view: DataView, parsed: ParsedPacket): void {
   assert(parsed.fragmentKind === FragmentKind.None);
@@ -134,8 +139,8 @@ export function writePartialChecksum(view: DataView, parsed: ParsedPacket): void
 
 /**
  * True when the transport checksum of a whole packet is right; the virtio header is not looked at (see
- * `isChecksumTrusted`). True for fragments and for protocols without a checksum that is known here. In IPv4 a UDP
- * checksum of zero means none and is right; in IPv6 it is wrong (RFC 8200 section 8.1).
+ * `isChecksumTrusted`). True for fragments and for protocols without a checksum that is known here. In IPv4 a
+ * UDP checksum of zero means none and is right; in IPv6 it is wrong (RFC 8200 section 8.1).
  */
 export function verifyTransportChecksum(view: DataView, parsed: ParsedPacket): boolean {
   if (parsed.fragmentKind !== FragmentKind.None) return true;
@@ -146,8 +151,8 @@ export function verifyTransportChecksum(view: DataView, parsed: ParsedPacket): b
 }
 
 /**
- * Completes a partial checksum in place, as the device would have done, and clears `NeedsChecksum`. Does nothing to
- * packets that have a complete one. The virtio header must have passed `checkVirtioHeader`.
+ * Completes a partial checksum in place, as the device would have done, and clears `NeedsChecksum`. Does
+ * nothing to packets that have a complete one. The virtio header must have passed `checkVirtioHeader`.
  */
 export function finishChecksum(view: DataView, offset: number, length: number): void {
   if (!needsChecksum(view, offset)) return;

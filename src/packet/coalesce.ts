@@ -1,7 +1,7 @@
 /**
- * Joins packets of one flow that follow each other into a super-packet, the reverse of `segment.ts`, so that a TUN device
- * or a tunnel moves one large packet where many small ones came. Only what segmentation gives back exactly is joined:
- * equal headers, consecutive sequence, full segments but for the last.
+ * Joins packets of one flow that follow each other into a super-packet, the reverse of `segment.ts`, so that
+ * a TUN device or a tunnel moves one large packet where many small ones came. Only what segmentation gives
+ * back exactly is joined: equal headers, consecutive sequence, full segments but for the last.
  */
 import { assert } from '#base/assert.ts';
 
@@ -25,7 +25,9 @@ export const COALESCED_DATAGRAMS_MAX = 64;
 /** Longest super-packet: what the length field of IPv4 can say. Bytes. */
 export const COALESCED_LENGTH_MAX = 65535;
 
-/** True for packets that could be joined with another: whole, without IP options, TCP data or a UDP datagram. */
+/**
+ * True for packets that could be joined with another: whole, without IP options, TCP data or a UDP datagram.
+ */
 function isCandidate(view: DataView, parsed: ParsedPacket): boolean {
   if (parsed.fragmentKind !== FragmentKind.None || parsed.payloadLength === 0) return false;
   if (parsed.headerLength !== (parsed.version === 4 ? 20 : 40)) return false;
@@ -45,10 +47,10 @@ function isClosed(view: DataView, head: ParsedPacket, lengthMax: number): boolea
 }
 
 /**
- * Appends the payload of `next` to `head` when that is a packet (or super-packet) of the same flow that `next`
- * continues. On success `head` (packet, virtio header and fields) is the longer super-packet with a partial checksum,
- * and `next` is not needed any more. Checksums that nobody vouched for are verified first, because a super-packet gets
- * new ones. The slot of `head` must hold `lengthMax` bytes at its offset.
+ * Appends the payload of `next` to `head` when that is a packet (or super-packet) of the same flow that
+ * `next` continues. On success `head` (packet, virtio header and fields) is the longer super-packet with a
+ * partial checksum, and `next` is not needed any more. Checksums that nobody vouched for are verified first,
+ * because a super-packet gets new ones. The slot of `head` must hold `lengthMax` bytes at its offset.
  *
  * @returns false when they cannot be joined; then nothing was changed.
  */
@@ -141,18 +143,27 @@ export interface CoalescerSink {
 
 /** What a `Coalescer` may do. */
 export interface CoalescerOptions {
-  /** Bytes that each slot holds from a packet's offset on; bounds super-packets. Default `COALESCED_LENGTH_MAX`. */
+  /**
+   * Bytes that each slot holds from a packet's offset on; bounds super-packets. Default
+   * `COALESCED_LENGTH_MAX`.
+   */
   readonly lengthMax?: number;
-  /** Join UDP datagrams too: only where the way out takes UDP super-packets (TUN from Linux 6.2). Default false. */
+  /**
+   * Join UDP datagrams too: only where the way out takes UDP super-packets (TUN from Linux 6.2). Default
+   * false.
+   */
   readonly udp?: boolean;
 }
 
-/** Super-packets open at once: flows that alternate within one batch. More would cost more to search than they bring. */
+/**
+ * Super-packets open at once: flows that alternate within one batch. More would cost more to search than they
+ * bring.
+ */
 const HEADS_MAX = 8;
 
 /**
- * Joins the packets of one batch, keeping the order within each flow. Use: `push` each packet that was parsed, then
- * `flush` when the batch is over, so that nothing waits for packets that may never come.
+ * Joins the packets of one batch, keeping the order within each flow. Use: `push` each packet that was
+ * parsed, then `flush` when the batch is over, so that nothing waits for packets that may never come.
  */
 export class Coalescer {
   readonly #view: DataView;
@@ -176,7 +187,8 @@ export class Coalescer {
   /**
    * Takes one packet. Packets are only joined when their tags are equal (say, the number of the way out).
    *
-   * @returns true when its data was appended to another packet: the caller keeps the slot and may release it. False
+   * @returns true when its data was appended to another packet: the caller keeps the slot and may release it.
+   * False
    *   when the slot now belongs to the coalescer, which hands it to the sink at once or later.
    */
   push(parsed: ParsedPacket, tag: number): boolean {

@@ -4,8 +4,8 @@ let cachedView: DataView = new DataView(new ArrayBuffer(0));
 let cachedBytes: Uint8Array = new Uint8Array(0);
 
 /**
- * The bytes under a view, index 0 being the view's offset 0. One view is remembered, because a worker has one arena: a
- * new object for each packet would be garbage.
+ * The bytes under a view, index 0 being the view's offset 0. One view is remembered, because a worker has one
+ * arena: a new object for each packet would be garbage.
  */
 export function bytesOf(view: DataView): Uint8Array {
   if (view !== cachedView) {

@@ -1,4 +1,7 @@
-/** Cuts an IPv4 packet that is too long for the way out into fragments (RFC 791 section 3.2). IPv6 is never cut here. */
+/**
+ * Cuts an IPv4 packet that is too long for the way out into fragments (RFC 791 section 3.2). IPv6 is never
+ * cut here.
+ */
 import { assert } from '#base/assert.ts';
 
 import { writeIpv4Checksum } from './checksum.ts';
@@ -10,8 +13,8 @@ import { clearVirtioHeader, needsChecksum } from './virtio-header.ts';
 export const IPV4_MTU_MIN = 68;
 
 /**
- * Fragments that `parsed` is cut into so that none is longer than `mtu`; 1 when it fits as it is; 0 when it must not be
- * cut (DF set, or IPv6): the caller answers with `IcmpError.PacketTooBig`.
+ * Fragments that `parsed` is cut into so that none is longer than `mtu`; 1 when it fits as it is; 0 when it
+ * must not be cut (DF set, or IPv6): the caller answers with `IcmpError.PacketTooBig`.
  */
 export function fragmentCount(parsed: ParsedPacket, mtu: number): number {
   assert(mtu >= IPV4_MTU_MIN);
@@ -21,8 +24,8 @@ export function fragmentCount(parsed: ParsedPacket, mtu: number): number {
 }
 
 /**
- * Writes fragment `index` at `to`, a slot of its own with headroom. The packet may be a fragment itself. Its checksum
- * must be complete (`finishChecksum`), since nobody can complete it over fragments.
+ * Writes fragment `index` at `to`, a slot of its own with headroom. The packet may be a fragment itself. Its
+ * checksum must be complete (`finishChecksum`), since nobody can complete it over fragments.
  *
  * @returns the fragment's length.
  */

@@ -1,7 +1,7 @@
 /**
- * ICMP messages (RFC 792, RFC 4443): what kind they are, and the packet that an error quotes. An error belongs to the flow
- * of its quoted packet and goes the other way: it is found by the quoted tuple, and the quote is translated as the flow's
- * packets are, or its receiver would not know what it is about.
+ * ICMP messages (RFC 792, RFC 4443): what kind they are, and the packet that an error quotes. An error
+ * belongs to the flow of its quoted packet and goes the other way: it is found by the quoted tuple, and the
+ * quote is translated as the flow's packets are, or its receiver would not know what it is about.
  */
 import { assert } from '#base/assert.ts';
 import { DropReason } from '#base/drop-reason.ts';
@@ -85,10 +85,10 @@ export function icmpMtu(view: DataView, parsed: ParsedPacket): number {
 }
 
 /**
- * Parses the packet that an ICMP error quotes. Of a quote only the beginning is there, so in `into` these fields are
- * valid: `offset`, `version`, `protocol`, `headerLength`, `addressOffset`, `transportOffset`, the ports and the ICMP type;
- * `totalLength` is the length of the quote. That is what `hashReplyTuple` and the functions below need. The error's own
- * checksum is verified, because translation gives it a new one.
+ * Parses the packet that an ICMP error quotes. Of a quote only the beginning is there, so in `into` these
+ * fields are valid: `offset`, `version`, `protocol`, `headerLength`, `addressOffset`, `transportOffset`, the
+ * ports and the ICMP type; `totalLength` is the length of the quote. That is what `hashReplyTuple` and the
+ * functions below need. The error's own checksum is verified, because translation gives it a new one.
  *
  * @returns 0; `IcmpUnrelated` when the quote names no flow (too short, a later fragment, another IP version);
  *   `IcmpUnsupported` when the message is not an error; `BadTransportChecksum`.
@@ -159,7 +159,9 @@ function quotedPorts(view: DataView, at: number, into: ParsedPacket): DropReason
   return DropReason.None;
 }
 
-/** Replaces source address and port in the quote of an ICMP error, and every checksum that they are part of. */
+/**
+ * Replaces source address and port in the quote of an ICMP error, and every checksum that they are part of.
+ */
 export function rewriteQuotedSource(
   view: DataView,
   outer: ParsedPacket,

@@ -1,6 +1,6 @@
 /**
- * What this project writes, judged by a program that it did not write: tcpdump prints every packet of a capture file
- * with all checksums checked.
+ * What this project writes, judged by a program that it did not write: tcpdump prints every packet of a
+ * capture file with all checksums checked.
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';

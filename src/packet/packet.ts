@@ -1,12 +1,13 @@
 /**
- * `packet` knows the bytes that two or more protocols use: IPv4, IPv6, TCP, UDP, ICMP, checksums, segmentation. Every
- * function is pure: it works on `(view: DataView, offset, length)`, where the view is the arena's and offsets are
- * absolute in it; no descriptors, clocks or randomness (`now` and seeds come in). Bad packets are `DropReason` numbers.
+ * `packet` knows the bytes that two or more protocols use: IPv4, IPv6, TCP, UDP, ICMP, checksums,
+ * segmentation. Every function is pure: it works on `(view: DataView, offset, length)`, where the view is the
+ * arena's and offsets are absolute in it; no descriptors, clocks or randomness (`now` and seeds come in). Bad
+ * packets are `DropReason` numbers.
  *
- * A packet lies in one slot: `[headroom][virtio header, 10 bytes][IP packet]`, see `virtio-header.ts`. Who reads a
- * packet from somewhere without virtio header calls `clearVirtioHeader` first; who reads one with it calls
- * `checkVirtioHeader` after parsing; who sends to somewhere without it calls `finishChecksum`, and segments first when
- * `gsoType` is not 0.
+ * A packet lies in one slot: `[headroom][virtio header, 10 bytes][IP packet]`, see `virtio-header.ts`. Who
+ * reads a packet from somewhere without virtio header calls `clearVirtioHeader` first; who reads one with it
+ * calls `checkVirtioHeader` after parsing; who sends to somewhere without it calls `finishChecksum`, and
+ * segments first when `gsoType` is not 0.
  *
  * | file | exports |
  * |---|---|

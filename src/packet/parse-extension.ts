@@ -1,20 +1,24 @@
 /**
- * The IPv6 extension headers (RFC 8200 section 4), walked with limits on their number and bytes. What could steer the
- * packet past the routes and the policy (routing headers with segments left) is refused.
+ * The IPv6 extension headers (RFC 8200 section 4), walked with limits on their number and bytes. What could
+ * steer the packet past the routes and the policy (routing headers with segments left) is refused.
  */
 import { DropReason } from '#base/drop-reason.ts';
 
 import { IpProtocol, type ParsedPacket, setFragment } from './parse.ts';
 
-/** RFC 8200 section 4.1 names six that can stand together; more are only ever an attempt to hide the transport. */
+/**
+ * RFC 8200 section 4.1 names six that can stand together; more are only ever an attempt to hide the
+ * transport.
+ */
 export const EXTENSION_HEADERS_MAX = 6;
 
 /** RFC 8504 section 5.3 lets a node limit the chain; real chains stay far below this. Bytes. */
 export const EXTENSION_BYTES_MAX = 512;
 
 /**
- * Walks the chain that starts at `into.transportOffset` with header `into.protocol`, and leaves both at what comes
- * after it. `end` is the first byte after the packet. Stops behind the fragment header of a later fragment.
+ * Walks the chain that starts at `into.transportOffset` with header `into.protocol`, and leaves both at what
+ * comes after it. `end` is the first byte after the packet. Stops behind the fragment header of a later
+ * fragment.
  */
 export function parseExtensionHeaders(view: DataView, into: ParsedPacket, end: number): DropReason {
   const start = into.transportOffset;
@@ -26,7 +30,8 @@ export function parseExtensionHeaders(view: DataView, into: ParsedPacket, end: n
     const bit = headerBit(header);
     if (bit === 0) return DropReason.None;
     if (count === EXTENSION_HEADERS_MAX) return DropReason.TooManyExtensionHeaders;
-    // Hop-by-hop only directly behind the IP header; each once, destination options before and behind routing.
+    // Hop-by-hop only directly behind the IP header; each once, destination options before and behind
+    // routing.
     if (header === IpProtocol.HopByHop && count > 0) return DropReason.BadExtensionHeader;
     if ((seen & bit) !== 0) {
       if (header !== IpProtocol.DestinationOptions || (seen & SECOND_DESTINATION_OPTIONS) !== 0) {
@@ -73,7 +78,10 @@ function headerBit(header: number): number {
   }
 }
 
-/** Bytes of the header: a fragment header is 8, AH counts words less two (RFC 4302), the others 8 bytes less one. */
+/**
+ * Bytes of the header: a fragment header is 8, AH counts words less two (RFC 4302), the others 8 bytes less
+ * one.
+ */
 function headerLength(view: DataView, header: number, at: number): number {
   if (header === IpProtocol.Fragment) return 8;
   const units = view.getUint8(at + 1);
@@ -88,7 +96,8 @@ function checkHeader(view: DataView, header: number, at: number, length: number)
     return type === 0 || segmentsLeft > 0 ? DropReason.SourceRoute : DropReason.None;
   }
   if (header === IpProtocol.Authentication) {
-    // The fixed part alone is 12 bytes, and in IPv6 the whole is a multiple of 8 (RFC 4302 section 3.3.3.2.1).
+    // The fixed part alone is 12 bytes, and in IPv6 the whole is a multiple of 8 (RFC 4302 section
+    // 3.3.3.2.1).
     return length < 16 || (length & 7) !== 0 ? DropReason.BadExtensionHeader : DropReason.None;
   }
   return checkOptions(view, at + 2, at + length);
@@ -107,7 +116,8 @@ function checkOptions(view: DataView, offset: number, end: number): DropReason {
     const next = at + 2 + view.getUint8(at + 1);
     if (next > end) return DropReason.BadExtensionHeader;
     if (type === JUMBO_PAYLOAD) return DropReason.PacketTooLong;
-    // The two high bits say what to do with an unknown option; only 00 lets it pass. None needs to be known here.
+    // The two high bits say what to do with an unknown option; only 00 lets it pass. None needs to be known
+    // here.
     if (type > 0x3f) return DropReason.BadExtensionHeader;
     at = next;
   }

@@ -1,7 +1,7 @@
 /**
- * The one parser of IP packets. It is total: it never throws, never reads outside `[offset, offset + length)`, and
- * answers with a `DropReason` for everything that it does not understand. In packet order: version, IP header,
- * options or extension headers, fragment, transport header.
+ * The one parser of IP packets. It is total: it never throws, never reads outside
+ * `[offset, offset + length)`, and answers with a `DropReason` for everything that it does not understand. In
+ * packet order: version, IP header, options or extension headers, fragment, transport header.
  */
 import { DropReason } from '#base/drop-reason.ts';
 
@@ -38,9 +38,9 @@ export const TcpFlag = Object.freeze({
 export const FragmentKind = Object.freeze({ None: 0, First: 1, Later: 2 } as const);
 
 /**
- * What the parser found: numbers only, one instance per worker, overwritten by each packet. Every field is written by
- * each successful parse, so none is ever left from the packet before. After a failed parse nothing in it is valid.
- * Offsets are absolute in the arena; lengths are bytes.
+ * What the parser found: numbers only, one instance per worker, overwritten by each packet. Every field is
+ * written by each successful parse, so none is ever left from the packet before. After a failed parse nothing
+ * in it is valid. Offsets are absolute in the arena; lengths are bytes.
  */
 export class ParsedPacket {
   /** Where the IP packet starts. */
@@ -57,7 +57,10 @@ export class ParsedPacket {
   addressOffset = 0;
   /** First byte after the IP headers. In a later fragment this is bare data. */
   transportOffset = 0;
-  /** First byte after the transport header; for other protocols and later fragments equal to `transportOffset`. */
+  /**
+   * First byte after the transport header; for other protocols and later fragments equal to
+   * `transportOffset`.
+   */
   payloadOffset = 0;
   payloadLength = 0;
   /** TTL or hop limit. */
@@ -72,13 +75,19 @@ export class ParsedPacket {
   fragmentOffset = 0;
   /** 1 when more fragments follow. */
   moreFragments = 0;
-  /** IPv4 identification (16 bits), IPv6 fragment identification as a signed 32-bit number; 0 when there is none. */
+  /**
+   * IPv4 identification (16 bits), IPv6 fragment identification as a signed 32-bit number; 0 when there is
+   * none.
+   */
   fragmentId = 0;
   /** Where the IPv6 fragment header stands, also an atomic one; 0 when there is none. */
   fragmentHeaderOffset = 0;
   /** The byte that names the IPv6 fragment header; 0 when there is none. */
   fragmentNextHeaderOffset = 0;
-  /** TCP and UDP: the port. ICMP echo: the identifier in both ports, so that replies have the mirrored key. Else 0. */
+  /**
+   * TCP and UDP: the port. ICMP echo: the identifier in both ports, so that replies have the mirrored key.
+   * Else 0.
+   */
   sourcePort = 0;
   destinationPort = 0;
   /** `TcpFlag` bits; 0 unless TCP. */
@@ -116,8 +125,8 @@ export class ParsedPacket {
 }
 
 /**
- * Parses one IP packet of exactly `length` bytes at `offset` into `into`. IPv4 header checksum, lengths, options,
- * extension headers, fragment fields and transport header are checked; the transport checksum is not
+ * Parses one IP packet of exactly `length` bytes at `offset` into `into`. IPv4 header checksum, lengths,
+ * options, extension headers, fragment fields and transport header are checked; the transport checksum is not
  * (`verifyTransportChecksum`), addresses are not (`checkSource`, `checkDestination` in `address.ts`).
  *
  * @returns 0 when the packet is well formed, else why it has to be dropped.
@@ -269,8 +278,8 @@ export function setFragment(
 }
 
 /**
- * The transport header, `end` being the first byte after the packet. A first fragment has to contain the whole
- * transport header (RFC 7112, RFC 1858), or nothing could be decided about it.
+ * The transport header, `end` being the first byte after the packet. A first fragment has to contain the
+ * whole transport header (RFC 7112, RFC 1858), or nothing could be decided about it.
  */
 function parseTransport(view: DataView, into: ParsedPacket, end: number): DropReason {
   const at = into.transportOffset;
@@ -314,8 +323,8 @@ function parseTcp(view: DataView, into: ParsedPacket, at: number, end: number): 
   return DropReason.None;
 }
 
-// Bit n is set when the flags FIN, SYN, RST, ACK (as bits 0, 1, 2, 3 of n) can stand together: ACK, SYN, SYN+ACK,
-// RST, RST+ACK, FIN+ACK. No stack sends the others; scanners do.
+// Bit n is set when the flags FIN, SYN, RST, ACK (as bits 0, 1, 2, 3 of n) can stand together: ACK, SYN,
+// SYN+ACK, RST, RST+ACK, FIN+ACK. No stack sends the others; scanners do.
 const POSSIBLE_TCP_FLAGS =
   (1 << 0b1000) | (1 << 0b0010) | (1 << 0b1010) | (1 << 0b0100) | (1 << 0b1100) | (1 << 0b1001);
 
@@ -323,7 +332,10 @@ function areTcpFlagsPossible(flags: number): boolean {
   return ((POSSIBLE_TCP_FLAGS >>> ((flags & 7) | ((flags >>> 1) & 8))) & 1) === 1;
 }
 
-/** RFC 768. The surplus area of UDP options (RFC 9868) is refused: two lengths that differ are a way to smuggle. */
+/**
+ * RFC 768. The surplus area of UDP options (RFC 9868) is refused: two lengths that differ are a way to
+ * smuggle.
+ */
 function parseUdp(view: DataView, into: ParsedPacket, at: number, end: number): DropReason {
   if (at + 8 > end) return shortTransport(into);
   const ports = view.getInt32(at);

@@ -1,10 +1,11 @@
 /**
- * Puts fragments together again (RFC 791, RFC 8200 section 4.5), so that everything behind sees whole packets only.
+ * Puts fragments together again (RFC 791, RFC 8200 section 4.5), so that everything behind sees whole packets
+ * only.
  *
- * What an attacker can do with fragments is bounded: memory in total and per network (the fullest network pays, by its
- * oldest datagram), fragments per datagram, time. Fragments that overlap condemn their datagram (RFC 5722, RFC 3128):
- * there is no choice between two versions of the same bytes. Keys hold the network: equal addresses and identifications
- * of two networks never meet.
+ * What an attacker can do with fragments is bounded: memory in total and per network (the fullest network
+ * pays, by its oldest datagram), fragments per datagram, time. Fragments that overlap condemn their datagram
+ * (RFC 5722, RFC 3128): there is no choice between two versions of the same bytes. Keys hold the network:
+ * equal addresses and identifications of two networks never meet.
  */
 import { assert } from '#base/assert.ts';
 import { DROP_REASON_COUNT, DropReason } from '#base/drop-reason.ts';
@@ -83,8 +84,8 @@ export class Reassembler {
   readonly #order = new Set<Datagram>();
   #bytes = 0;
   /**
-   * Fragments that were kept and then dropped, by `DropReason`: timed out, evicted (`ReassemblyFull`), condemned. The
-   * fragment that `add` refuses is not among them: its reason is returned.
+   * Fragments that were kept and then dropped, by `DropReason`: timed out, evicted (`ReassemblyFull`),
+   * condemned. The fragment that `add` refuses is not among them: its reason is returned.
    */
   readonly droppedFragments: Float64Array = new Float64Array(DROP_REASON_COUNT);
 
@@ -108,12 +109,14 @@ export class Reassembler {
   }
 
   /**
-   * Takes one fragment, copying what it needs. When it completes its datagram, the whole packet is written at `to` (a
-   * slot for `PACKET_LENGTH_MAX` bytes, which may be the fragment's own) with a clear virtio header; parse it again.
+   * Takes one fragment, copying what it needs. When it completes its datagram, the whole packet is written at
+   * `to` (a slot for `PACKET_LENGTH_MAX` bytes, which may be the fragment's own) with a clear virtio header;
+   * parse it again.
    *
    * @param network number of the (account, vnet) pair.
    * @param now milliseconds, of the same clock as in `expire`.
-   * @returns the length of the whole packet; 0 when more fragments are awaited; a negative `DropReason` when the
+   * @returns the length of the whole packet; 0 when more fragments are awaited; a negative `DropReason` when
+   * the
    *   fragment was refused.
    */
   add(view: DataView, parsed: ParsedPacket, network: number, now: number, to: number): number {
@@ -226,7 +229,10 @@ export class Reassembler {
     return DropReason.None;
   }
 
-  /** Evicts until `cost` more bytes of `network` fit; `keep` is never evicted. False when that cannot be reached. */
+  /**
+   * Evicts until `cost` more bytes of `network` fit; `keep` is never evicted. False when that cannot be
+   * reached.
+   */
   #makeRoom(network: number, cost: number, keep: Datagram | null): boolean {
     const own = this.#networks.get(network);
     while (own !== undefined && own.bytes + cost > this.#networkBytesMax) {
@@ -262,7 +268,10 @@ export class Reassembler {
     return false;
   }
 
-  /** Frees the fragments but remembers the key until the timeout, so that fragments yet to come are refused too. */
+  /**
+   * Frees the fragments but remembers the key until the timeout, so that fragments yet to come are refused
+   * too.
+   */
   #condemn(datagram: Datagram, reason: DropReason): void {
     this.#count(reason, datagram.fragments.length);
     datagram.fragments = [];
@@ -371,8 +380,9 @@ function writeDatagram(view: DataView, datagram: Datagram, to: number): number {
 }
 
 /**
- * The ECN field of the whole from those of its fragments, given as one bit each: congestion seen by one was seen by all,
- * but marks beside fragments that cannot be marked are a lie (RFC 3168 section 5.3). −1 for that.
+ * The ECN field of the whole from those of its fragments, given as one bit each: congestion seen by one was
+ * seen by all, but marks beside fragments that cannot be marked are a lie (RFC 3168 section 5.3). −1 for
+ * that.
  */
 function combineEcn(seen: number): number {
   const NOT_CAPABLE = 0b0001;

@@ -1,7 +1,7 @@
 /**
- * Changes to a packet in place, with incremental checksums. All honour the virtio header before the packet: where the
- * checksum is partial (`NeedsChecksum`) the field holds the pseudo-header's sum, so only what the pseudo-header covers
- * changes it. The packet must have been parsed; `parsed` is kept in step.
+ * Changes to a packet in place, with incremental checksums. All honour the virtio header before the packet:
+ * where the checksum is partial (`NeedsChecksum`) the field holds the pseudo-header's sum, so only what the
+ * pseudo-header covers changes it. The packet must have been parsed; `parsed` is kept in step.
  */
 import { assert } from '#base/assert.ts';
 
@@ -10,8 +10,8 @@ import { FragmentKind, IpProtocol, type ParsedPacket, TcpFlag } from './parse.ts
 import { checksumFieldOffset, needsChecksum } from './virtio-header.ts';
 
 /**
- * Replaces source address and port (or echo identifier). The 4 or 16 bytes of the address stand at `fromOffset` of
- * `from`. Ports of fragments behind the first and of protocols without ports are not touched.
+ * Replaces source address and port (or echo identifier). The 4 or 16 bytes of the address stand at
+ * `fromOffset` of `from`. Ports of fragments behind the first and of protocols without ports are not touched.
  */
 export function rewriteSource(
   view: DataView,
@@ -49,7 +49,8 @@ function rewriteEndpoint(
 }
 
 /**
- * Replaces one address (`side` 0: source, 1: destination) and brings the IPv4 header checksum in step; no other.
+ * Replaces one address (`side` 0: source, 1: destination) and brings the IPv4 header checksum in step; no
+ * other.
  *
  * @returns the delta of the pseudo-header.
  */
@@ -110,7 +111,9 @@ function isEcho(parsed: ParsedPacket): boolean {
     : parsed.protocol === IpProtocol.Icmp6 && (type === 128 || type === 129);
 }
 
-/** Brings the transport checksum in step: `pseudoDelta` is what the addresses changed, `dataDelta` the ports. */
+/**
+ * Brings the transport checksum in step: `pseudoDelta` is what the addresses changed, `dataDelta` the ports.
+ */
 function updateTransport(view: DataView, parsed: ParsedPacket, pseudoDelta: number, dataDelta: number): void {
   let field = parsed.transportOffset;
   if (parsed.protocol === IpProtocol.Icmp4) {
@@ -151,7 +154,9 @@ export function decrementTtl(view: DataView, parsed: ParsedPacket): boolean {
   return true;
 }
 
-/** Replaces the TOS or traffic-class byte (DSCP and ECN), for example to carry congestion marks (RFC 6040). */
+/**
+ * Replaces the TOS or traffic-class byte (DSCP and ECN), for example to carry congestion marks (RFC 6040).
+ */
 export function setTos(view: DataView, parsed: ParsedPacket, tos: number): void {
   assert(tos >= 0 && tos <= 0xff);
   const at = parsed.offset;
@@ -167,9 +172,9 @@ export function setTos(view: DataView, parsed: ParsedPacket, tos: number): void 
 }
 
 /**
- * Lowers the maximum segment size that a SYN announces to `mssMax`, so that the peers never send what does not fit the
- * way. A SYN without the option is left alone: its peer assumes 536 or 1220 (RFC 9293 section 3.7.1). Malformed options
- * end the search.
+ * Lowers the maximum segment size that a SYN announces to `mssMax`, so that the peers never send what does
+ * not fit the way. A SYN without the option is left alone: its peer assumes 536 or 1220 (RFC 9293 section
+ * 3.7.1). Malformed options end the search.
  *
  * @returns true when the option was lowered.
  */

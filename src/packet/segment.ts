@@ -1,6 +1,7 @@
 /**
- * Splits a super-packet (TCP, or UDP datagrams of one flow) into packets that fit the way out, as a device with
- * segmentation offload would. Nothing is allocated: the caller asks how many there are and has each written into a slot.
+ * Splits a super-packet (TCP, or UDP datagrams of one flow) into packets that fit the way out, as a device
+ * with segmentation offload would. Nothing is allocated: the caller asks how many there are and has each
+ * written into a slot.
  *
  * ```
  *  size  = segmentSize(view, parsed, mtu)          payload bytes a segment
@@ -16,10 +17,12 @@ import { FragmentKind, IpProtocol, type ParsedPacket, TcpFlag } from './parse.ts
 import { clearVirtioHeader, GSO_TCP_SIZE_MIN, GsoType, gsoSize, gsoType } from './virtio-header.ts';
 
 /**
- * Payload bytes of each segment such that no packet is longer than `mtu`. For TCP at most what the sender chose; TCP is
- * a stream, so it may be less. The bounds of UDP datagrams are sacred, so there it is what the sender chose.
+ * Payload bytes of each segment such that no packet is longer than `mtu`. For TCP at most what the sender
+ * chose; TCP is a stream, so it may be less. The bounds of UDP datagrams are sacred, so there it is what the
+ * sender chose.
  *
- * @returns 0 when it cannot be done by segmentation: datagrams longer than the MTU have to be fragmented or refused, and
+ * @returns 0 when it cannot be done by segmentation: datagrams longer than the MTU have to be fragmented or
+ * refused, and
  *   an MTU that leaves hardly any room for TCP data is refused.
  */
 export function segmentSize(view: DataView, parsed: ParsedPacket, mtu: number): number {
@@ -40,9 +43,9 @@ export function segmentCount(parsed: ParsedPacket, size: number): number {
 }
 
 /**
- * Writes segment `index` at `to`, a slot of its own with headroom, with complete checksums and a clear virtio header.
- * The super-packet stays as it is, so the same segment can be written again. Its checksum has to be trusted
- * (`isChecksumTrusted`): segments get right checksums, whatever the data is.
+ * Writes segment `index` at `to`, a slot of its own with headroom, with complete checksums and a clear virtio
+ * header. The super-packet stays as it is, so the same segment can be written again. Its checksum has to be
+ * trusted (`isChecksumTrusted`): segments get right checksums, whatever the data is.
  *
  * (Five parameters, since one call is made for each packet and an object would have to be filled each time.)
  *

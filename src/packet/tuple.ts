@@ -2,10 +2,10 @@
 import type { ParsedPacket } from './parse.ts';
 
 /**
- * Hash of (network, protocol, source, destination, ports) in the packet's own direction, 32 bits signed. The reply has
- * another one; `hashReplyTuple` gives it. `network` is the number of the (account, vnet) pair, so that equal addresses
- * of two networks are different flows; it is mixed in, but only comparing it keeps flows apart. `seed` is random per
- * process: without it, a sender could choose tuples that collide.
+ * Hash of (network, protocol, source, destination, ports) in the packet's own direction, 32 bits signed. The
+ * reply has another one; `hashReplyTuple` gives it. `network` is the number of the (account, vnet) pair, so
+ * that equal addresses of two networks are different flows; it is mixed in, but only comparing it keeps flows
+ * apart. `seed` is random per process: without it, a sender could choose tuples that collide.
  */
 export function hashTuple(view: DataView, parsed: ParsedPacket, network: number, seed: number): number {
   const at = parsed.addressOffset;

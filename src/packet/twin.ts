@@ -1,6 +1,6 @@
 /**
- * The simple twin: packets built and checksums computed the slow, obvious way, for tests and fuzzers to compare the
- * fast code with. Imported by nothing else.
+ * The simple twin: packets built and checksums computed the slow, obvious way, for tests and fuzzers to
+ * compare the fast code with. Imported by nothing else.
  */
 import { parseIp } from '#base/ip.ts';
 
@@ -135,7 +135,10 @@ export function twinEcho(type: number, identifier: number, payload: Uint8Array):
   return Uint8Array.from([type, 0, 0, 0, identifier >> 8, identifier & 0xff, 0, 1, ...payload]);
 }
 
-/** True when the packet's transport checksum is right, computed the slow way; headers must be valid, no fragments. */
+/**
+ * True when the packet's transport checksum is right, computed the slow way; headers must be valid, no
+ * fragments.
+ */
 export function twinVerify(bytes: Uint8Array, transportOffset: number, protocol: number): boolean {
   const transport = bytes.subarray(transportOffset);
   const length = transport.length;

@@ -1,11 +1,13 @@
 /**
- * The form of a packet inside the process: `[headroom][virtio_net_hdr, 10 bytes][IP packet]` in one slot. The virtio
- * header ALWAYS stands directly before the IP packet, at `offset − 10`; a packet that came without one gets a clear
- * one (`clearVirtioHeader`). It is what a TUN with IFF_VNET_HDR reads and writes, so a packet goes to and from such a
- * device without a copy. Fields are little-endian (TUN on the machines that are supported, and VIRTIO 1.x section 5.1.6).
+ * The form of a packet inside the process: `[headroom][virtio_net_hdr, 10 bytes][IP packet]` in one slot. The
+ * virtio header ALWAYS stands directly before the IP packet, at `offset − 10`; a packet that came without one
+ * gets a clear one (`clearVirtioHeader`). It is what a TUN with IFF_VNET_HDR reads and writes, so a packet
+ * goes to and from such a device without a copy. Fields are little-endian (TUN on the machines that are
+ * supported, and VIRTIO 1.x section 5.1.6).
  *
  * ```
- *  −10 flags   −9 gso type   −8 header length   −6 gso size   −4 checksum start   −2 checksum offset   0 IP packet
+ *  −10 flags   −9 gso type   −8 header length   −6 gso size
+ *  −4 checksum start   −2 checksum offset   0 IP packet
  * ```
  */
 import { DropReason } from '#base/drop-reason.ts';
@@ -16,15 +18,19 @@ import { FragmentKind, IpProtocol, type ParsedPacket } from './parse.ts';
 export const VIRTIO_HEADER_LENGTH = 10;
 
 /**
- * Bytes before the IP packet in its slot: enough for the largest GUE header (4 + 124), or for the virtio header (10)
- * with an Ethernet header (14) before it. A multiple of 16, so that packets are aligned where their slot is.
+ * Bytes before the IP packet in its slot: enough for the largest GUE header (4 + 124), or for the virtio
+ * header (10) with an Ethernet header (14) before it. A multiple of 16, so that packets are aligned where
+ * their slot is.
  */
 export const PACKET_HEADROOM = 160;
 
 /** Longest IP packet: an IPv6 header and a payload of 65535. Bytes. */
 export const PACKET_LENGTH_MAX = 40 + 65535;
 
-/** Bytes of a slot that holds any packet with headroom and room behind it for padding and an AEAD tag. Whole pages. */
+/**
+ * Bytes of a slot that holds any packet with headroom and room behind it for padding and an AEAD tag. Whole
+ * pages.
+ */
 export const PACKET_SLOT_BYTES = 17 * 4096;
 
 /** Bits of the flags byte. */
@@ -48,7 +54,10 @@ export const GsoType = Object.freeze({
   Ecn: 0x80,
 } as const);
 
-/** Smallest TCP segment a super-packet may ask for: 88 bytes of data less 40 of options. Bounds the work it makes. */
+/**
+ * Smallest TCP segment a super-packet may ask for: 88 bytes of data less 40 of options. Bounds the work it
+ * makes.
+ */
 export const GSO_TCP_SIZE_MIN = 48;
 
 /** Most datagrams in one UDP super-packet (the kernel's own limit). */
@@ -106,7 +115,9 @@ export function checksumOffset(view: DataView, offset: number): number {
   return view.getUint16(offset - 2, true);
 }
 
-/** Says that the checksum of a TCP or UDP packet holds only the pseudo-header's sum. Leaves the gso fields. */
+/**
+ * Says that the checksum of a TCP or UDP packet holds only the pseudo-header's sum. Leaves the gso fields.
+ */
 export function setNeedsChecksum(view: DataView, parsed: ParsedPacket): void {
   const offset = parsed.offset;
   view.setUint8(offset - 10, VirtioFlag.NeedsChecksum);
@@ -114,7 +125,9 @@ export function setNeedsChecksum(view: DataView, parsed: ParsedPacket): void {
   view.setUint16(offset - 2, checksumFieldOffset(parsed.protocol), true);
 }
 
-/** Makes the packet a super-packet of segments with `size` bytes of payload. Leaves flags and checksum fields. */
+/**
+ * Makes the packet a super-packet of segments with `size` bytes of payload. Leaves flags and checksum fields.
+ */
 export function setGso(view: DataView, parsed: ParsedPacket, type: number, size: number): void {
   const offset = parsed.offset;
   view.setUint8(offset - 9, type);
@@ -130,8 +143,8 @@ export function checksumFieldOffset(protocol: number): number {
 }
 
 /**
- * Compares the virtio header with the packet that follows it. A header that lies would make this process or the
- * kernel write a checksum into the wrong place or cut the packet in the wrong places.
+ * Compares the virtio header with the packet that follows it. A header that lies would make this process or
+ * the kernel write a checksum into the wrong place or cut the packet in the wrong places.
  *
  * @returns 0, or `BadSegmentation`.
  */

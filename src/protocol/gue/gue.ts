@@ -1,6 +1,7 @@
 /**
- * `protocol/gue` is Generic UDP Encapsulation, variant 0 (draft-ietf-intarea-gue-09 section 3), as the unconnected IP
- * tunnel uses it: one IP packet in each datagram, with its context beside it in the header's private data.
+ * `protocol/gue` is Generic UDP Encapsulation, variant 0 (draft-ietf-intarea-gue-09 section 3), as the
+ * unconnected IP tunnel uses it: one IP packet in each datagram, with its context beside it in the header's
+ * private data.
  *
  * ```
  *   0                   1                   2                   3
@@ -15,10 +16,10 @@
  *  | IPv4 (Proto 4) or IPv6 (Proto 41) packet                      |
  * ```
  *
- * Hlen counts words of 4 bytes behind the first, at most 31. Flags are zero, so there are no extension fields, and all of
- * Hlen is private data (section 3.2 of the draft), which other implementations skip. Its first byte says what form it
- * has; no private data is an empty context. Private data is not authenticated: who may send to the port is decided by
- * the tunnel's configuration.
+ * Hlen counts words of 4 bytes behind the first, at most 31. Flags are zero, so there are no extension
+ * fields, and all of Hlen is private data (section 3.2 of the draft), which other implementations skip. Its
+ * first byte says what form it has; no private data is an empty context. Private data is not authenticated:
+ * who may send to the port is decided by the tunnel's configuration.
  */
 import { assert } from '#base/assert.ts';
 import { DropReason } from '#base/drop-reason.ts';
@@ -47,8 +48,9 @@ export class GueHeader {
 }
 
 /**
- * Reads the header of a datagram of `length` bytes at `offset`. Total: never throws, never reads outside. Control
- * messages, other variants, flags and protocols are refused, as is private data in any but the one way to write it.
+ * Reads the header of a datagram of `length` bytes at `offset`. Total: never throws, never reads outside.
+ * Control messages, other variants, flags and protocols are refused, as is private data in any but the one
+ * way to write it.
  *
  * @returns 0, `BadEncapsulation`, or `BadContext` when only the private data is wrong.
  */
@@ -76,7 +78,8 @@ function readPrivateData(view: DataView, offset: number, length: number, into: G
   if (view.getUint8(offset) !== CONTEXT_FORM) return DropReason.BadContext;
   const contextLength = view.getUint8(offset + 1);
   const used = 2 + contextLength;
-  // Exactly as many words as are needed, with zeros behind: one context has one form, so it can be compared by bytes.
+  // Exactly as many words as are needed, with zeros behind: one context has one form, so it can be compared
+  // by bytes.
   if (contextLength === 0 || used > length || length - used > 3) return DropReason.BadContext;
   for (let at = used; at < length; at++) {
     if (view.getUint8(offset + at) !== 0) return DropReason.BadContext;
@@ -86,7 +89,8 @@ function readPrivateData(view: DataView, offset: number, length: number, into: G
 }
 
 /**
- * The header for all packets with one context, made once and then given to `writeGueHeader`. The caller owns it.
+ * The header for all packets with one context, made once and then given to `writeGueHeader`. The caller owns
+ * it.
  *
  * @throws RAMP_CONTEXT when the context is longer than `GUE_CONTEXT_LENGTH_MAX`.
  */
@@ -110,9 +114,9 @@ export function makeGueHeader(context: Uint8Array): Uint8Array {
 }
 
 /**
- * Writes a header from `makeGueHeader` directly before the IP packet at `packetOffset`, which has `PACKET_HEADROOM`
- * before it. The virtio header there is overwritten, so the packet's checksum must be complete and it must not be a
- * super-packet.
+ * Writes a header from `makeGueHeader` directly before the IP packet at `packetOffset`, which has
+ * `PACKET_HEADROOM` before it. The virtio header there is overwritten, so the packet's checksum must be
+ * complete and it must not be a super-packet.
  *
  * @returns the offset of the datagram: `packetOffset − header.length`.
  */
