@@ -1,8 +1,11 @@
 import { RampartError } from '#base/error.ts';
 
+import { EpollEngine } from './epoll.ts';
+import { epollCreate } from './ffi/libc.ts';
 import { Ring } from './ffi/ring.ts';
 import { type EngineKind, Errno, type Io } from './io.ts';
 import type { NativeEngineOptions } from './native-engine.ts';
+import { systemError } from './system-error.ts';
 import { UringEngine } from './uring.ts';
 
 /** Which engine to open, and how. */
@@ -25,13 +28,28 @@ const RING_ENTRIES_DEFAULT = 4096;
  */
 export function openEngine(options: EngineOptions = {}): Io {
   const wanted = options.kind ?? wantedByEnvironment();
-  const ring = Ring.open(options.ringEntries ?? RING_ENTRIES_DEFAULT);
-  if (typeof ring === 'number') {
-    throw new RampartError('RAMP_IO_UNSUPPORTED', refusal(ring), { errno: -ring });
+  if (wanted === 'epoll') {
+    options.log?.('io engine epoll, as asked for');
+    return openEpoll(options);
   }
-  options.log?.('io engine uring');
-  void wanted;
-  return new UringEngine(ring, options);
+  const ring = Ring.open(options.ringEntries ?? RING_ENTRIES_DEFAULT);
+  if (typeof ring !== 'number') {
+    options.log?.(`io engine uring${wanted === 'uring' ? ', as asked for' : ''}`);
+    return new UringEngine(ring, options);
+  }
+  const reason = refusal(ring);
+  if (wanted === 'uring') {
+    const text = `the io engine uring was asked for, but ${reason}; allow it or use RAMPART_IO=epoll`;
+    throw new RampartError('RAMP_IO_UNSUPPORTED', text, { errno: -ring });
+  }
+  options.log?.(`io engine epoll: ${reason}`);
+  return openEpoll(options);
+}
+
+function openEpoll(options: EngineOptions): Io {
+  const epoll = epollCreate();
+  if (epoll < 0) throw systemError('RAMP_IO_UNSUPPORTED', 'making an epoll descriptor', epoll);
+  return new EpollEngine(epoll, options);
 }
 
 function wantedByEnvironment(): EngineKind | undefined {
