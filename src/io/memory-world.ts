@@ -6,7 +6,8 @@ import { assert } from '#base/assert.ts';
 import { formatIp, parseIp, type SocketAddress } from '#base/ip.ts';
 
 import { Errno, type Completion, type TimerId } from './io.ts';
-import type { ListenerFile, PacketFile } from './memory-file.ts';
+import type { ListenerFile } from './memory-listener.ts';
+import type { PacketFile } from './memory-packet.ts';
 import { TimerWheel } from './timer-wheel.ts';
 
 export interface MemoryWorldOptions {
@@ -282,4 +283,18 @@ export function presented(address: InetAddress, family: 4 | 6): InetAddress {
   bytes.set(parseIp(address.address) as Uint8Array, 12);
   if (address.address === '0.0.0.0') return Object.freeze({ family: 6, address: '::', port: address.port });
   return Object.freeze({ family: 6, address: formatIp(bytes), port: address.port });
+}
+
+/** Adds a file to a table of ports. */
+export function addTo<T>(table: Map<number, T[]>, port: number, file: T): void {
+  const files = table.get(port);
+  if (files === undefined) table.set(port, [file]);
+  else files.push(file);
+}
+
+/** Takes it out again. */
+export function removeFrom<T>(table: Map<number, T[]>, port: number, file: T): void {
+  const left = (table.get(port) ?? []).filter((other) => other !== file);
+  if (left.length === 0) table.delete(port);
+  else table.set(port, left);
 }

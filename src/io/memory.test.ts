@@ -379,6 +379,82 @@ test('UDP keeps addresses, ports and segments', async () => {
   assert.deepEqual(io.audit(), AT_REST);
 });
 
+test('an any-address of IPv6 takes IPv4 too, and shows it as mapped; an exact address comes first', async () => {
+  const world = new MemoryWorld();
+  const io = new MemoryEngine(world);
+  const any = io.listen({ family: 6, address: '::', port: 80 });
+  const exactRefused = () => io.listen({ family: 4, address: '10.0.0.1', port: 80 });
+  assert.throws(exactRefused, { code: 'RAMP_LISTEN', errno: Errno.EADDRINUSE });
+  const only6 = io.listen({ family: 6, address: '::', port: 81 }, { dualStack: false });
+  const exact = io.listen({ family: 4, address: '10.0.0.1', port: 81 });
+  const reach = async (address: string, port: number, listener: Fd): Promise<[Fd, Fd]> => {
+    const accepted = operation((c) => io.accept(listener, c, 0));
+    const client = io.socket('tcp4');
+    assert.equal(await operation((c) => io.connect(client, { family: 4, address, port }, c, 0)), 0);
+    return [client, await accepted];
+  };
+  const [client, server] = await reach('203.0.113.9', 80, any);
+  assert.deepEqual(io.localAddress(server), { family: 6, address: '::ffff:cb00:7109', port: 80 });
+  assert.deepEqual(io.remoteAddress(client), { family: 4, address: '203.0.113.9', port: 80 });
+  const [second, secondServer] = await reach('10.0.0.1', 81, exact);
+  const third = io.socket('tcp4');
+  const elsewhere = { family: 4, address: '10.0.0.2', port: 81 } as const;
+  assert.equal(await operation((c) => io.connect(third, elsewhere, c, 0)), -Errno.ECONNREFUSED);
+  for (const fd of [any, only6, exact, client, server, second, secondServer, third]) io.close(fd);
+  await world.settle();
+  assert.deepEqual(io.audit(), AT_REST);
+});
+
+test('listeners that share a port all get connections', async () => {
+  const world = new MemoryWorld({ seed: 3 });
+  const io = new MemoryEngine(world);
+  const address = { family: 4, address: '10.0.0.1', port: 80 } as const;
+  const counts = [0, 0];
+  const open: Fd[] = [];
+  const completion: Completion = {
+    onCompletion(tag, result) {
+      if (result < 0) return;
+      counts[tag] = (counts[tag] as number) + 1;
+      open.push(result);
+    },
+  };
+  for (const tag of [0, 1]) {
+    const listener = io.listen(address, { reusePort: true });
+    open.push(listener);
+    io.accept(listener, completion, tag);
+  }
+  for (let i = 0; i < 40; i++) {
+    const client = io.socket('tcp4');
+    open.push(client);
+    assert.equal(await operation((c) => io.connect(client, address, c, 0)), 0);
+  }
+  await world.settle();
+  assert.ok((counts[0] as number) > 5 && (counts[1] as number) > 5, String(counts));
+  for (const fd of open) io.close(fd);
+  await world.settle();
+  assert.deepEqual(io.audit(), AT_REST);
+});
+
+test('a full accept queue keeps later connections waiting until there is room', async () => {
+  const world = new MemoryWorld();
+  const io = new MemoryEngine(world);
+  const address = { family: 4, address: '10.0.0.1', port: 80 } as const;
+  const listener = io.listen(address, { backlog: 2 });
+  const clients = [0, 1, 2].map(() => io.socket('tcp4'));
+  const connected: number[] = [];
+  for (const fd of clients) io.connect(fd, address, { onCompletion: (tag) => connected.push(tag) }, fd);
+  await world.settle();
+  assert.equal(connected.length, 2);
+  const accepted: Fd[] = [];
+  io.accept(listener, { onCompletion: (_tag, result) => result >= 0 && accepted.push(result) }, 0);
+  await world.settle();
+  assert.equal(connected.length, 3);
+  assert.equal(accepted.length, 3);
+  for (const fd of [listener, ...clients, ...accepted]) io.close(fd);
+  await world.settle();
+  assert.deepEqual(io.audit(), AT_REST);
+});
+
 test('failNext fails the next of its kind and no other', async () => {
   const io = new MemoryEngine(new MemoryWorld());
   io.faults.failNext('pipe', Errno.EMFILE);
