@@ -41,7 +41,10 @@ export class ByteQueue {
     this.#start = 0;
   }
 
-  /** Takes up to `target.length` bytes, but never across a place with files: those come with the bytes they were sent with. */
+  /**
+   * Takes up to `target.length` bytes, but never across a place with files: those come with the bytes they
+   * were sent with.
+   */
   pull(target: Uint8Array, info: ReceiveInfo | null): number {
     let limit = Math.min(target.length, this.#length);
     const first = this.#attached[0];

@@ -1,6 +1,9 @@
 import { assert } from '#base/assert.ts';
 
-/** What can be made to fail: the operations, the calls that answer at once, and the synchronous calls that throw. */
+/**
+ * What can be made to fail: the operations, the calls that answer at once, and the synchronous calls that
+ * throw.
+ */
 export type FaultKind =
   | 'accept'
   | 'connect'
@@ -27,8 +30,9 @@ export type FaultKind =
   | 'recvDescriptors';
 
 /**
- * Which operations of a memory engine fail. Every start of an operation, every connection that is accepted and every
- * synchronous call counts as one point, in order, so that "fail the n-th" can be tried for every n of a run.
+ * Which operations of a memory engine fail. Every start of an operation, every connection that is accepted
+ * and every synchronous call counts as one point, in order, so that "fail the n-th" can be tried for every n
+ * of a run.
  */
 export class FaultPlan {
   #count = 0;

@@ -1,6 +1,7 @@
 /**
- * What the descriptors of a memory engine refer to: streams, packet sockets, pipes and listeners. A file moves bytes
- * at once or answers −EAGAIN; waiting is done by the operations in its queues, which `changed` sets going again.
+ * What the descriptors of a memory engine refer to: streams, packet sockets, pipes and listeners. A file
+ * moves bytes at once or answers −EAGAIN; waiting is done by the operations in its queues, which `changed`
+ * sets going again.
  */
 import { assert } from '#base/assert.ts';
 import type { SocketAddress } from '#base/ip.ts';
@@ -19,6 +20,7 @@ export interface ReceiveInfo {
   peek: boolean;
 }
 
+/** An empty one, to be filled. */
 export function receiveInfo(): ReceiveInfo {
   return { from: null, to: null, truncated: false, files: [], peek: false };
 }
@@ -29,7 +31,9 @@ export interface Waiter {
   attempt(): boolean;
 }
 
-/** Operations that wait for one direction of a file. They are tried in the order in which they were started. */
+/**
+ * Operations that wait for one direction of a file. They are tried in the order in which they were started.
+ */
 export class WaitQueue implements Task {
   scheduled = false;
   readonly waiters: Waiter[] = [];
@@ -64,6 +68,9 @@ export class WaitQueue implements Task {
   }
 }
 
+/**
+ * An open file. Whoever keeps it holds a reference; `release` of the last ends it, and its peer sees the end.
+ */
 export abstract class MemoryFile {
   /** Descriptors, messages under way and queues that refer to the file; it ends with the last. */
   references = 1;

@@ -1,5 +1,6 @@
 /**
- * struct msghdr, struct iovec and control messages in the arena of a memory engine, where addresses are offsets.
+ * struct msghdr, struct iovec and control messages in the arena of a memory engine, where addresses are
+ * offsets.
  *
  * ```
  *   msghdr: 0 name  8 namelen  16 iov  24 iovlen  32 control  40 controllen  48 flags

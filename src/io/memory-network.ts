@@ -23,7 +23,7 @@ const ENOTSOCK = 88;
 const EPROTOTYPE = 91;
 const BACKLOG_DEFAULT = 4096;
 
-// --- listening and binding -------------------------------------------------------------------------------------------
+// --- listening and binding ---------------------------------------------------------------------------------
 
 /** A new listener under its name. @throws RAMP_LISTEN */
 export function listenAt(world: MemoryWorld, address: SocketAddress, options: ListenOptions): ListenerFile {
@@ -79,7 +79,7 @@ function listenError(address: SocketAddress, result: number): RampartError {
   return systemError('RAMP_LISTEN', `binding ${formatSocketAddress(address)}`, result);
 }
 
-// --- connecting ------------------------------------------------------------------------------------------------------
+// --- connecting --------------------------------------------------------------------------------------------
 
 /** Who listens at `address`, or a negative errno. */
 export function listenerAt(world: MemoryWorld, address: SocketAddress): ListenerFile | number {
@@ -128,7 +128,7 @@ function ownAddress(remote: InetAddress, port: number): InetAddress {
   return { family: remote.family, address: remote.family === 4 ? '127.0.0.1' : '::1', port };
 }
 
-// --- datagrams -------------------------------------------------------------------------------------------------------
+// --- datagrams ---------------------------------------------------------------------------------------------
 
 /** Sets where a datagram socket sends to, and whom it hears; 0 or a negative errno. */
 export function aimAt(world: MemoryWorld, file: PacketFile, address: SocketAddress): number {
@@ -156,7 +156,10 @@ export function bindDatagramSocket(world: MemoryWorld, file: PacketFile): void {
   addTo(world.datagramSockets, port, file);
 }
 
-/** What the receiver of a datagram to `remote` sees as its source; `source` is asked for by the sender, or null. */
+/**
+ * What the receiver of a datagram to `remote` sees as its source; `source` is asked for by the sender, or
+ * null.
+ */
 export function senderOf(file: PacketFile, remote: InetAddress, source: string | null): InetAddress {
   const local = file.local as InetAddress;
   if (source !== null) return canonical({ family: remote.family, address: source, port: local.port });
@@ -167,7 +170,7 @@ function isAny(address: InetAddress): boolean {
   return address.address === '0.0.0.0' || address.address === '::';
 }
 
-// --- what a socket shows ---------------------------------------------------------------------------------------------
+// --- what a socket shows -----------------------------------------------------------------------------------
 
 /** The local address of a socket. @throws RAMP_SYSCALL when the file is no socket */
 export function localAddressOf(file: MemoryFile): SocketAddress {

@@ -4,7 +4,10 @@ import type { MemoryWorld, Task } from './memory-world.ts';
 /** What the step of an operation returns when it has to wait. */
 export const WAIT = Number.MIN_SAFE_INTEGER;
 
-/** An operation under way: waits in a queue of its file until its step has a result, or is ended from outside. */
+/**
+ * An operation under way: waits in a queue of its file until its step has a result, or is ended from
+ * outside.
+ */
 export class Operation implements Task {
   scheduled = false;
   readonly file: MemoryFile;

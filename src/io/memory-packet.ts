@@ -15,9 +15,12 @@ interface Packet {
   readonly files: readonly MemoryFile[];
 }
 
+/** What a packet socket is. */
 export type PacketKind = Exclude<SocketKind, 'tcp4' | 'tcp6' | 'unix-stream'> | 'device';
 
-/** A socket whose reads and writes are whole packets: SEQPACKET, datagrams, and one end of a packet device. */
+/**
+ * A socket whose reads and writes are whole packets: SEQPACKET, datagrams, and one end of a packet device.
+ */
 export class PacketFile extends MemoryFile {
   readonly kind: PacketKind;
   readonly #inbound: Packet[] = [];
@@ -105,8 +108,8 @@ export class PacketFile extends MemoryFile {
   }
 
   /**
-   * Sends a UDP datagram, from `source` instead of the own address if that is given. One that finds no room is lost, one that
-   * finds nobody is an error for a connected sender.
+   * Sends a UDP datagram, from `source` instead of the own address if that is given. One that finds no room
+   * is lost, one that finds nobody is an error for a connected sender.
    */
   sendTo(bytes: Uint8Array, to: InetAddress, source: InetAddress | null): number {
     if (this.#error !== 0) return -this.takeError();

@@ -15,6 +15,7 @@ const MSG_ERRQUEUE = 0x2000;
 const EDESTADDRREQ = 89;
 const SPLICE_BYTES_MAX = 1 << 20;
 
+/** The transfers of one engine; the files are told apart by their class. */
 export class MemoryTransfer {
   readonly #world: MemoryWorld;
   readonly #arena: Arena;

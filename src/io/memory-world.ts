@@ -1,6 +1,7 @@
 /**
- * The kernel that memory engines share: virtual time, one network in which every address is local, Unix paths, and
- * a seeded scheduler that decides what happens next. Two runs of a program with the same seed are the same.
+ * The kernel that memory engines share: virtual time, one network in which every address is local, Unix
+ * paths, and a seeded scheduler that decides what happens next. Two runs of a program with the same seed are
+ * the same.
  */
 import { assert } from '#base/assert.ts';
 import { formatIp, parseIp, type SocketAddress } from '#base/ip.ts';
@@ -10,17 +11,18 @@ import type { ListenerFile } from './memory-listener.ts';
 import type { PacketFile } from './memory-packet.ts';
 import { TimerWheel } from './timer-wheel.ts';
 
+/** How a world behaves. */
 export interface MemoryWorldOptions {
   /** Decides the order of what could happen in any order. Default 1. */
   readonly seed?: number;
   /**
-   * Virtual time goes on by itself to the next timer when nothing else can happen, turn by turn of the event loop.
-   * Default false: only `advance` moves it.
+   * Virtual time goes on by itself to the next timer when nothing else can happen, turn by turn of the event
+   * loop. Default false: only `advance` moves it.
    */
   readonly autoAdvance?: boolean;
   /**
-   * Asked for every TCP connection: 0 goes on, a negative errno fails it (−EHOSTUNREACH), `hang` leaves it without
-   * an answer.
+   * Asked for every TCP connection: 0 goes on, a negative errno fails it (−EHOSTUNREACH), `hang` leaves it
+   * without an answer.
    */
   readonly reach?: (remote: SocketAddress) => number | 'hang';
 }
@@ -36,11 +38,15 @@ export interface Task {
 
 /** Tasks of one turn of the event loop; microtasks run after each turn. */
 const BATCH_MAX = 8;
-/** Idle turns before virtual time goes on by itself: a chain of promises and immediates must have come to rest. */
+/**
+ * Idle turns before virtual time goes on by itself: a chain of promises and immediates must have come to
+ * rest.
+ */
 const IDLE_TURNS = 3;
 const EPHEMERAL_PORT_MIN = 32_768;
 const EPHEMERAL_PORT_MAX = 60_999;
 
+/** See the head of this file. */
 export class MemoryWorld {
   readonly #runnable: Task[] = [];
   readonly #wheel = new TimerWheel();
@@ -62,7 +68,7 @@ export class MemoryWorld {
     this.#reach = options.reach ?? (() => 0);
   }
 
-  // --- time --------------------------------------------------------------------------------------------------------
+  // --- time ------------------------------------------------------------------------------------------------
 
   /** Virtual milliseconds since the beginning. */
   get now(): number {
@@ -82,7 +88,10 @@ export class MemoryWorld {
     return this.#wheel.cancel(timer);
   }
 
-  /** Lets everything happen that can, then moves time on, timer by timer, and lets happen what follows from each. */
+  /**
+   * Lets everything happen that can, then moves time on, timer by timer, and lets happen what follows from
+   * each.
+   */
   async advance(ms: number): Promise<void> {
     assert(ms >= 0);
     const target = this.#now + Math.floor(ms);
@@ -96,7 +105,10 @@ export class MemoryWorld {
     await this.settle();
   }
 
-  /** Lets everything happen that can without time going on; microtasks and immediates of the program included. */
+  /**
+   * Lets everything happen that can without time going on; microtasks and immediates of the program
+   * included.
+   */
   async settle(): Promise<void> {
     let quiet = 0;
     while (quiet < IDLE_TURNS) {
@@ -119,7 +131,7 @@ export class MemoryWorld {
     this.timer(delayMs, { onCompletion: run }, 0);
   }
 
-  // --- chance and order --------------------------------------------------------------------------------------------
+  // --- chance and order ------------------------------------------------------------------------------------
 
   /** A whole number from 0 to `limit` − 1 (xorshift32). */
   chance(limit: number): number {
@@ -169,7 +181,7 @@ export class MemoryWorld {
     }
   }
 
-  // --- names -------------------------------------------------------------------------------------------------------
+  // --- names -----------------------------------------------------------------------------------------------
 
   reach(remote: SocketAddress): number | 'hang' {
     return this.#reach(remote);
@@ -191,7 +203,10 @@ export class MemoryWorld {
     return this.#pick(all, remote, (files) => this.chance(files.length));
   }
 
-  /** The socket that a datagram from `from` to `to` reaches; one that is connected to `from` before all others. */
+  /**
+   * The socket that a datagram from `from` to `to` reaches; one that is connected to `from` before all
+   * others.
+   */
   findDatagramSocket(to: InetAddress, from: InetAddress): PacketFile | null {
     const all = this.datagramSockets.get(to.port) ?? [];
     const connected = all.find(

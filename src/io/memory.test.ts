@@ -120,7 +120,9 @@ function operation(start: (completion: Completion) => void): Promise<number> {
   return new Promise((resolve) => start({ onCompletion: (_tag, result) => resolve(result) }));
 }
 
-/** Connects, sends `text` three times and expects it back each time; null when something failed on the way. */
+/**
+ * Connects, sends `text` three times and expects it back each time; null when something failed on the way.
+ */
 async function echoClient(io: MemoryEngine, text: string): Promise<string | null> {
   const fd = io.socket('tcp4');
   const slot = poolOf(io).acquire();
@@ -156,7 +158,10 @@ async function simulate<T>(world: MemoryWorld, work: Promise<T>): Promise<T> {
   return watched;
 }
 
-/** One run of server and three clients; `prepare` arranges what fails. What the clients heard, and the number of points passed. */
+/**
+ * One run of server and three clients; `prepare` arranges what fails. What the clients heard, and the
+ * number of points passed.
+ */
 async function echoRun(
   prepare: (io: MemoryEngine) => void,
   options: MemoryEngineOptions & { seed?: number } = {},
@@ -379,7 +384,7 @@ test('UDP keeps addresses, ports and segments', async () => {
   assert.deepEqual(io.audit(), AT_REST);
 });
 
-test('an any-address of IPv6 takes IPv4 too, and shows it as mapped; an exact address comes first', async () => {
+test('an any-address of IPv6 takes IPv4 too and shows it as mapped; an exact one comes first', async () => {
   const world = new MemoryWorld();
   const io = new MemoryEngine(world);
   const any = io.listen({ family: 6, address: '::', port: 80 });

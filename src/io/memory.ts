@@ -1,6 +1,6 @@
 /**
- * The engine without a kernel: for tests and simulations. Everything happens in a `MemoryWorld`, in an order that
- * its seed decides, at a time that only the test moves; any operation can be made to fail.
+ * The engine without a kernel: for tests and simulations. Everything happens in a `MemoryWorld`, in an order
+ * that its seed decides, at a time that only the test moves; any operation can be made to fail.
  *
  * ```
  *   const world = new MemoryWorld({ seed: 7 });
@@ -9,8 +9,8 @@
  *   await world.advance(1000);    // everything that can happen within a second has happened
  * ```
  *
- * Several engines may share a world, as processes share a kernel: they reach each other by address and can pass
- * descriptors.
+ * Several engines may share a world, as processes share a kernel: they reach each other by address and can
+ * pass descriptors.
  */
 import { assert } from '#base/assert.ts';
 import type { SocketAddress } from '#base/ip.ts';
@@ -51,6 +51,7 @@ import { MemoryTransfer } from './memory-transfer.ts';
 import { deliver, MemoryWorld } from './memory-world.ts';
 import { systemError } from './system-error.ts';
 
+/** How a memory engine behaves. */
 export interface MemoryEngineOptions {
   /** Bytes of the arena. Default 64 MiB, committed when touched. */
   readonly arenaBytes?: number;
@@ -76,6 +77,7 @@ interface Descriptor {
   closing: boolean;
 }
 
+/** See the head of this file. */
 export class MemoryEngine implements Io {
   readonly kind = 'memory';
   readonly arena: Arena;
@@ -101,7 +103,7 @@ export class MemoryEngine implements Io {
     this.#transfer = new MemoryTransfer(world, this.arena, options.shortTransfers ?? false);
   }
 
-  // --- time --------------------------------------------------------------------------------------------------------
+  // --- time ------------------------------------------------------------------------------------------------
 
   now(): number {
     return this.world.now;
@@ -127,7 +129,7 @@ export class MemoryEngine implements Io {
     if (this.#timers.delete(timer)) this.world.cancelTimer(timer);
   }
 
-  // --- operations --------------------------------------------------------------------------------------------------
+  // --- operations ------------------------------------------------------------------------------------------
 
   accept(listener: Fd, completion: Completion, tag: number): OperationId {
     return this.#start('accept', listener, 'readers', completion, tag, (operation) => {
@@ -294,7 +296,10 @@ export class MemoryEngine implements Io {
     this.#operations.get(id)?.endWith(-Errno.ECANCELED);
   }
 
-  /** Does what was started so far and can be done, as submitting it to a kernel would; it is delivered later. */
+  /**
+   * Does what was started so far and can be done, as submitting it to a kernel would; it is delivered
+   * later.
+   */
   flush(): void {
     for (const operation of this.#fresh) operation.performEarly();
     this.#fresh.length = 0;
@@ -335,7 +340,7 @@ export class MemoryEngine implements Io {
     return result === -Errno.EAGAIN ? WAIT : result;
   }
 
-  // --- calls that answer at once -----------------------------------------------------------------------------------
+  // --- calls that answer at once ---------------------------------------------------------------------------
 
   trySplice(from: Fd, to: Fd, length: number): number {
     const target = this.#descriptors.get(to)?.file;
@@ -374,7 +379,7 @@ export class MemoryEngine implements Io {
     return failure !== 0 ? -failure : work(descriptor.file);
   }
 
-  // --- cold path ---------------------------------------------------------------------------------------------------
+  // --- cold path -------------------------------------------------------------------------------------------
 
   listen(address: SocketAddress, options: ListenOptions = {}): Fd {
     this.#pass('listen');
@@ -509,7 +514,7 @@ export class MemoryEngine implements Io {
     return { bytes: bytes.slice(0, length), descriptors };
   }
 
-  // --- descriptors -------------------------------------------------------------------------------------------------
+  // --- descriptors -----------------------------------------------------------------------------------------
 
   /** Gives `file` the lowest free descriptor, which owns the caller's reference. */
   #open(file: MemoryFile): Fd {
@@ -541,7 +546,7 @@ export class MemoryEngine implements Io {
     throw systemError(kind === 'listen' || kind === 'bind' ? 'RAMP_LISTEN' : 'RAMP_SYSCALL', kind, -failure);
   }
 
-  // --- life --------------------------------------------------------------------------------------------------------
+  // --- life ------------------------------------------------------------------------------------------------
 
   /** Nothing here keeps a process alive: it ends when nothing more can happen. */
   ref(): void {}

@@ -1,8 +1,9 @@
 /**
  * The unprivileged way into a namespace: the parent's side of the helper process (namespace-helper.ts).
  *
- * Requests are few and small: devices and settings at the start, sockets in batches into a stock. Descriptors come
- * over a SEQPACKET socket that is only read once the reply's line says that they are there, so nothing polls it.
+ * Requests are few and small: devices and settings at the start, sockets in batches into a stock. Descriptors
+ * come over a SEQPACKET socket that is only read once the reply's line says that they are there, so nothing
+ * polls it.
  */
 import { spawn, type ChildProcess, type SpawnOptions } from 'node:child_process';
 import { extname } from 'node:path';
@@ -46,7 +47,10 @@ export interface HelperReply {
   readonly failure?: { readonly code: ErrorCode; readonly message: string; readonly errno: number };
 }
 
-/** Sockets in one request: below what an ordinary user may have in flight, and small beside a limit of 1024 files. */
+/**
+ * Sockets in one request: below what an ordinary user may have in flight, and small beside a limit of 1024
+ * files.
+ */
 const SOCKETS_PER_REQUEST_MAX = 128;
 
 /** The helper only passes descriptors on, so its heap may stay small. */

@@ -1,8 +1,8 @@
 /**
- * The child process of an unprivileged namespace: started inside it (by unshare(1) or nsenter(1)), it does what
- * the parent asks for and hands descriptors over. One request is one line of JSON on stdin, one reply one line on
- * stdout; descriptors of a reply have gone out over the SEQPACKET socket, descriptor 3, before its line.
- * It ends when stdin ends: when the parent closes the namespace, or is gone.
+ * The child process of an unprivileged namespace: started inside it (by unshare(1) or nsenter(1)), it does
+ * what the parent asks for and hands descriptors over. One request is one line of JSON on stdin, one reply
+ * one line on stdout; descriptors of a reply have gone out over the SEQPACKET socket, descriptor 3, before
+ * its line. It ends when stdin ends: when the parent closes the namespace, or is gone.
  */
 import { createInterface } from 'node:readline';
 

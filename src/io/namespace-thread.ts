@@ -1,5 +1,6 @@
 /**
- * The privileged way into a namespace: this thread steps in, works, and steps back before anything else can run.
+ * The privileged way into a namespace: this thread steps in, works, and steps back before anything else can
+ * run.
  */
 import { spawn, type ChildProcess, type SpawnOptions } from 'node:child_process';
 
@@ -96,8 +97,8 @@ function makeNamespace(): Fd {
 }
 
 /**
- * Back into the namespace that the thread came from. A thread that cannot go back must not go on: its next socket
- * would be in a tenant's network instead of the machine's.
+ * Back into the namespace that the thread came from. A thread that cannot go back must not go on: its next
+ * socket would be in a tenant's network instead of the machine's.
  */
 function goHome(home: Fd): void {
   const code = enterNetwork(home);

@@ -49,7 +49,10 @@ function openDescriptors(): string[] {
   return names;
 }
 
-/** Carries packets from each device to the other until stopped; remembers the largest packet of each direction. */
+/**
+ * Carries packets from each device to the other until stopped; remembers the largest packet of each
+ * direction.
+ */
 class Pump {
   readonly largest: [number, number] = [0, 0];
   readonly #bytes = new Uint8Array(128 + 70_000);
@@ -119,8 +122,8 @@ async function output(child: ChildProcess): Promise<string> {
 
 /**
  * ```
- *   program ── c0 (10.9.0.2, fd09::2) ── [client namespace] ── Pump ── [server namespace] ── p0 (10.9.0.1, fd09::1) ── listener
- * ```
+ *   program ── c0 (10.9.0.2, fd09::2) ── [client namespace] ── Pump ── [server namespace] ── p0 (10.9.0.1,
+ * fd09::1) ── listener ```
  */
 async function echoThroughDevices(mode: NamespaceMode, kinds: [PacketDeviceKind, PacketDeviceKind]) {
   const client = await openPrivateNamespace({ mode, stock: {} });

@@ -1,17 +1,18 @@
 /**
- * Private network namespaces: a kernel TCP/IP stack of our own, with one packet device as its whole outside world.
+ * Private network namespaces: a kernel TCP/IP stack of our own, with one packet device as its whole outside
+ * world.
  *
  * Three ways lead into one, and all have the same interface:
  *
- * - `thread` (root, or CAP_SYS_ADMIN): this thread makes or enters the namespace, does what is to be done there
- *   and goes back, all within one synchronous call. No other thread notices.
- * - `helper` (no privilege, where the kernel allows user namespaces): a small child process lives in a user and
- *   network namespace of its own, does the work there and hands descriptors over (SCM_RIGHTS). It ends when its
- *   parent closes the namespace or dies.
+ * - `thread` (root, or CAP_SYS_ADMIN): this thread makes or enters the namespace, does what is to be done
+ *   there and goes back, all within one synchronous call. No other thread notices.
+ * - `helper` (no privilege, where the kernel allows user namespaces): a small child process lives in a user
+ *   and network namespace of its own, does the work there and hands descriptors over (SCM_RIGHTS). It ends
+ *   when its parent closes the namespace or dies.
  * - attached: an existing namespace, by path or descriptor, in either of these ways.
  *
- * A socket belongs to the namespace in which it was opened, for ever: it can be bound, connected and used from
- * outside. A namespace lives as long as a process, a socket, a device or a descriptor refers to it.
+ * A socket belongs to the namespace in which it was opened, for ever: it can be bound, connected and used
+ * from outside. A namespace lives as long as a process, a socket, a device or a descriptor refers to it.
  */
 import type { ChildProcess, SpawnOptions } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
@@ -28,7 +29,10 @@ import type { PacketDevice, PacketDeviceKind, PacketDeviceOptions } from './pack
 /** How the process reaches into the namespace. */
 export type NamespaceMode = 'thread' | 'helper';
 
-/** What sockets a namespace gives out: non-blocking, close-on-exec, unbound. A `6` is dual-stack unless v6-only is set. */
+/**
+ * What sockets a namespace gives out: non-blocking, close-on-exec, unbound. A `6` is dual-stack unless
+ * v6-only is set.
+ */
 export type NamespaceSocketKind = 'tcp4' | 'tcp6' | 'udp4' | 'udp6';
 
 /** A route by device name instead of link index. */
@@ -77,8 +81,8 @@ export interface PrivateNamespace {
   /** New sockets, owned by the caller. @throws RAMP_NO_DESCRIPTORS */
   openSockets(kind: NamespaceSocketKind, count: number): Promise<Fd[]>;
   /**
-   * A new socket at once, owned by the caller; −1 when there is none in stock, which is then being refilled: wait for
-   * `openSockets`. With `mode` `thread`, −1 means that the process is out of descriptors.
+   * A new socket at once, owned by the caller; −1 when there is none in stock, which is then being refilled:
+   * wait for `openSockets`. With `mode` `thread`, −1 means that the process is out of descriptors.
    */
   openSocketNow(kind: NamespaceSocketKind): Fd;
   /** A bound, listening TCP socket, owned by the caller. @throws RAMP_LISTEN */
@@ -90,10 +94,14 @@ export interface PrivateNamespace {
   run<T>(work: () => T): T;
   /** Runs a program inside, as `child_process.spawn`. The caller owns the child. */
   spawn(command: string, args: readonly string[], options?: SpawnOptions): ChildProcess;
-  /** Ends the helper and closes the stock. Sockets and devices that were given out stay valid and keep the namespace. */
+  /**
+   * Ends the helper and closes the stock. Sockets and devices that were given out stay valid and keep the
+   * namespace.
+   */
   close(): Promise<void>;
 }
 
+/** How a namespace is opened. */
 export interface NamespaceOptions {
   /** Default `auto`: `thread` where the process may, else `helper`. */
   readonly mode?: 'auto' | NamespaceMode;
@@ -110,8 +118,8 @@ export async function openPrivateNamespace(options: NamespaceOptions = {}): Prom
 }
 
 /**
- * Enters an existing namespace: a path (`/var/run/netns/NAME`, `/proc/PID/ns/net`) or a descriptor, which stays the
- * caller's. Nothing in it is changed. @throws RAMP_NAMESPACE
+ * Enters an existing namespace: a path (`/var/run/netns/NAME`, `/proc/PID/ns/net`) or a descriptor, which
+ * stays the caller's. Nothing in it is changed. @throws RAMP_NAMESPACE
  */
 export async function attachNamespace(
   target: string | Fd,
@@ -173,7 +181,8 @@ export async function namespaceSupport(options: NamespaceOptions = {}): Promise<
       message: `private network namespaces work (${way}; ${what})`,
     });
   } catch (error) {
-    const message = `private network namespaces work (${way}) but have no device: ${(error as Error).message}`;
+    const reason = (error as Error).message;
+    const message = `private network namespaces work (${way}) but have no device: ${reason}`;
     return Object.freeze({ mode, device: 'none', message });
   } finally {
     await namespace.close();

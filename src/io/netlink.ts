@@ -214,7 +214,10 @@ export class RouteSocket {
     this.#request(message, `creating the veth pair ${options.name} and ${options.peerName}`);
   }
 
-  /** Adds `address` (`10.0.0.1/24`, host bits kept) to a link; an IPv6 address is usable at once (no duplicate detection). */
+  /**
+   * Adds `address` (`10.0.0.1/24`, host bits kept) to a link; an IPv6 address is usable at once (no
+   * duplicate detection).
+   */
   addAddress(index: number, address: string): void {
     const [host = '', lengthText] = address.split('/');
     const bytes = parseIp(host);
@@ -299,7 +302,10 @@ export class RouteSocket {
   }
 }
 
-/** How a request ended: 0 or a negative errno, the kernel's own words, and the data message that came before. */
+/**
+ * How a request ended: 0 or a negative errno, the kernel's own words, and the data message that came
+ * before.
+ */
 interface Answer {
   readonly code: number;
   readonly text: string;
@@ -312,7 +318,9 @@ function align4(length: number): number {
   return (length + 3) & ~3;
 }
 
-/** The kernel's sentence in an extended acknowledgement; it follows the header that NETLINK_CAP_ACK leaves. */
+/**
+ * The kernel's sentence in an extended acknowledgement; it follows the header that NETLINK_CAP_ACK leaves.
+ */
 function errorText(message: Uint8Array): string {
   const view = new DataView(message.buffer, message.byteOffset, message.byteLength);
   let text = '';

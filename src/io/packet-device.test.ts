@@ -65,7 +65,7 @@ test('a TUN frame is the canonical packet', () => {
 });
 
 for (const version of [4, 6] as const) {
-  test(`a packet-socket frame of IPv${version} has the Ethernet header between virtio header and packet`, () => {
+  test(`a packet-socket frame of IPv${version} has its Ethernet header before the packet`, () => {
     const view = canonical(version, 200);
     const before = copy(view);
     const frame = framePacketForDevice(view, PACKET, 200, socket);

@@ -1,19 +1,20 @@
 /**
- * A device through which the process and a kernel exchange IP packets, each with a 10-byte virtio header in front
- * that carries segmentation and checksum offload (so one packet may be 64 KiB of TCP).
+ * A device through which the process and a kernel exchange IP packets, each with a 10-byte virtio header in
+ * front that carries segmentation and checksum offload (so one packet may be 64 KiB of TCP).
  *
  * - `tun`: /dev/net/tun. A frame is `[virtio 10][IP packet]`.
- * - `packet-socket`, where /dev/net/tun is missing or forbidden: a veth pair in the same namespace. The kernel
- *   routes into the end that carries the device's name; the other end has no addresses and is read and written
- *   through an AF_PACKET socket. A frame is `[virtio 10][Ethernet 14][IP packet]`.
+ * - `packet-socket`, where /dev/net/tun is missing or forbidden: a veth pair in the same namespace. The
+ *   kernel routes into the end that carries the device's name; the other end has no addresses and is read and
+ *   written through an AF_PACKET socket. A frame is `[virtio 10][Ethernet 14][IP packet]`.
  *
  * ```
  *   kernel's stack ── p0 ═══ veth ═══ p0-x ── AF_PACKET socket ── process
  * ```
  *
- * The two forms differ by the Ethernet header and by what offsets in the virtio header count from. The canonical
- * form, `[virtio 10][IP packet]` with offsets from the IP header, is that of the TUN; `framePacketForDevice` and
- * `unframePacketFromDevice` turn one into the other in place, and do nothing for a TUN.
+ * The two forms differ by the Ethernet header and by what offsets in the virtio header count from. The
+ * canonical form, `[virtio 10][IP packet]` with offsets from the IP header, is that of the TUN;
+ * `framePacketForDevice` and `unframePacketFromDevice` turn one into the other in place, and do nothing for a
+ * TUN.
  */
 import { writeFileSync } from 'node:fs';
 
@@ -51,6 +52,7 @@ export interface DeviceOffload {
   readonly udpSegmentation: boolean;
 }
 
+/** What device to open. */
 export interface PacketDeviceOptions {
   /** At most 13 characters. Default `p0`. */
   readonly name?: string;
@@ -87,7 +89,10 @@ export interface PacketDevice {
   readonly ethernet2: number;
 }
 
-/** Arena offset (or any offset) at which a frame begins whose packet begins at `packetOffset`: where to read to. */
+/**
+ * Arena offset (or any offset) at which a frame begins whose packet begins at `packetOffset`: where to read
+ * to.
+ */
 export function frameOffsetOfPacket(packetOffset: number, device: PacketDevice): number {
   return packetOffset - device.headerBytes;
 }
@@ -105,9 +110,9 @@ const ETHERTYPE_IPV4 = 0x0800;
 const ETHERTYPE_IPV6 = 0x86dd;
 
 /**
- * Makes the frame of a canonical packet in place, just before `write`: the packet begins at `packetOffset` and its
- * virtio header 10 bytes earlier. Writes up to `DEVICE_HEADROOM` bytes before the packet; after it the canonical
- * header is gone. The frame has `length + device.headerBytes` bytes.
+ * Makes the frame of a canonical packet in place, just before `write`: the packet begins at `packetOffset`
+ * and its virtio header 10 bytes earlier. Writes up to `DEVICE_HEADROOM` bytes before the packet; after it
+ * the canonical header is gone. The frame has `length + device.headerBytes` bytes.
  *
  * @returns the offset at which the frame begins.
  */
@@ -197,7 +202,10 @@ export function openPacketDevice(options: PacketDeviceOptions = {}): PacketDevic
   return openVeth(name, mtu, options);
 }
 
-/** Deletes the link and closes the descriptors. The thread must be in the device's namespace. Closing a TUN takes about 20 ms. */
+/**
+ * Deletes the link and closes the descriptors. The thread must be in the device's namespace. Closing a TUN
+ * takes about 20 ms.
+ */
 export function closePacketDevice(device: PacketDevice): void {
   if (device.kind === 'packet-socket') {
     withRouteSocket((route) => {
@@ -297,8 +305,8 @@ const ETH_P_ALL = 3;
 const BUFFER_BYTES = 32 << 20;
 
 /**
- * Link addresses, locally administered. They differ so that what the kernel sends (to its own address, as a link
- * without ARP does) is for "another host" at the process's end, whose stack then leaves it alone.
+ * Link addresses, locally administered. They differ so that what the kernel sends (to its own address, as a
+ * link without ARP does) is for "another host" at the process's end, whose stack then leaves it alone.
  */
 const KERNEL_ADDRESS = Uint8Array.of(2, 0x52, 0x50, 0, 0, 1);
 const PROCESS_ADDRESS = Uint8Array.of(2, 0x52, 0x50, 0, 0, 2);
@@ -377,7 +385,10 @@ function bringUp(route: RouteSocket, index: number, mtu: number, options: Packet
   route.changeLink(index, { mtu, queueLength, noArp: true, up: true });
 }
 
-/** The process's end must not speak by itself. Without a writable /proc it still has no address, which is nearly as good. */
+/**
+ * The process's end must not speak by itself. Without a writable /proc it still has no address, which is
+ * nearly as good.
+ */
 function disableIpv6(name: string): void {
   try {
     writeFileSync(`/proc/sys/net/ipv6/conf/${name}/disable_ipv6`, '1');

@@ -1,7 +1,7 @@
 /**
- * The system calls of private namespaces, devices and descriptor passing, over the calls of `libc.ts`. All of it is
- * cold path: arguments and structs go through the scratch memory, results are counts or descriptors (≥ 0) or a
- * negative errno.
+ * The system calls of private namespaces, devices and descriptor passing, over the calls of `libc.ts`. All of
+ * it is cold path: arguments and structs go through the scratch memory, results are counts or descriptors (≥
+ * 0) or a negative errno.
  */
 import { assert } from '#base/assert.ts';
 
@@ -122,7 +122,10 @@ function prepareMessage(length: number, controlLength: number): void {
   scratchView.setBigUint64(Vector + 8, BigInt(length), true);
 }
 
-/** Sends one message with descriptors (SCM_RIGHTS); the sender keeps its own copies. At least one byte goes along. */
+/**
+ * Sends one message with descriptors (SCM_RIGHTS); the sender keeps its own copies. At least one byte goes
+ * along.
+ */
 export function sendDescriptors(fd: number, bytes: Uint8Array, descriptors: readonly number[]): number {
   assert(bytes.length > 0 && bytes.length <= DATA_BYTES);
   assert(descriptors.length <= DESCRIPTORS_PER_MESSAGE_MAX);
@@ -146,7 +149,10 @@ export interface DescriptorMessage {
   readonly truncated: boolean;
 }
 
-/** Receives one message without waiting; a negative errno when there is none. An empty message is the end of the stream. */
+/**
+ * Receives one message without waiting; a negative errno when there is none. An empty message is the end of
+ * the stream.
+ */
 export function receiveDescriptors(fd: number): DescriptorMessage | number {
   prepareMessage(DATA_BYTES, CONTROL_BYTES);
   const flags = libc.MSG_CMSG_CLOEXEC | libc.MSG_DONTWAIT;
