@@ -1,70 +1,51 @@
-import { assert } from '#base/assert.ts';
-
 import type { Fd, Io } from './io.ts';
 
-/** A pipe that bytes are spliced through. */
+/** A pipe of a `PipePool`. */
 export interface Pipe {
-  readonly readEnd: Fd;
-  readonly writeEnd: Fd;
+  readonly reader: Fd;
+  readonly writer: Fd;
 }
 
-/**
- * Capacity that is asked for. Half a mebibyte is where a bigger pipe stops saving CPU; what an ordinary user may have
- * in all pipes together is limited (`fs.pipe-user-pages-soft`), so the kernel may give less.
- */
-const PIPE_BYTES = 1 << 19;
+/** Idle pipes kept: enough for the data in flight of a busy worker; more would only hold descriptors. */
+const IDLE_MAX_DEFAULT = 64;
+/** The kernel's default limit of a pipe's size for ordinary users. */
+const PIPE_BYTES_DEFAULT = 1024 * 1024;
 
-/** Empty pipes kept ready. */
-const IDLE_MAX = 32;
-
-/** Empty pipes of one engine, made when needed. A pipe that may hold bytes of one stream never serves another. */
+/** Empty pipes to splice through. A pipe is borrowed while data are in flight, so idle connections hold none. */
 export class PipePool {
-  static readonly #pools = new WeakMap<Io, PipePool>();
   readonly #io: Io;
+  readonly #pipeBytes: number;
+  readonly #idleMax: number;
   readonly #idle: Pipe[] = [];
+  #closed = false;
 
-  private constructor(io: Io) {
+  constructor(io: Io, { pipeBytes = PIPE_BYTES_DEFAULT, idleMax = IDLE_MAX_DEFAULT } = {}) {
     this.#io = io;
+    this.#pipeBytes = pipeBytes;
+    this.#idleMax = idleMax;
   }
 
-  /** The pool of an engine. */
-  static of(io: Io): PipePool {
-    let pool = PipePool.#pools.get(io);
-    if (pool === undefined) {
-      pool = new PipePool(io);
-      PipePool.#pools.set(io, pool);
-    }
-    return pool;
-  }
-
-  /** An empty pipe; the caller owns it until `give` or `discard`. @throws RAMP_NO_DESCRIPTORS */
+  /** An empty pipe. @throws RAMP_NO_DESCRIPTORS */
   take(): Pipe {
-    const ready = this.#idle.pop();
-    if (ready !== undefined) return ready;
-    const [readEnd, writeEnd] = this.#io.pipe(PIPE_BYTES);
-    return { readEnd, writeEnd };
+    const pipe = this.#idle.pop();
+    if (pipe !== undefined) return pipe;
+    const [reader, writer] = this.#io.pipe(this.#pipeBytes);
+    return { reader, writer };
   }
 
-  /** Takes an empty pipe back. */
-  give(pipe: Pipe): void {
-    assert(pipe.readEnd >= 0);
-    if (this.#idle.length < IDLE_MAX) this.#idle.push(pipe);
-    else this.#close(pipe);
+  /** Gives a pipe back. One with data left in it is closed: they would reach somebody else. */
+  give(pipe: Pipe, empty: boolean): void {
+    if (empty && !this.#closed && this.#idle.length < this.#idleMax) {
+      this.#idle.push(pipe);
+      return;
+    }
+    this.#io.close(pipe.reader);
+    this.#io.close(pipe.writer);
   }
 
-  /** Takes a pipe back that is kept only when it is empty. */
-  discard(pipe: Pipe, isEmpty: boolean): void {
-    if (isEmpty) this.give(pipe);
-    else this.#close(pipe);
-  }
-
-  /** Closes the pipes that are kept ready: for leak checks and at the end. */
-  drain(): void {
-    for (const pipe of this.#idle.splice(0)) this.#close(pipe);
-  }
-
-  #close(pipe: Pipe): void {
-    this.#io.close(pipe.readEnd);
-    this.#io.close(pipe.writeEnd);
+  /** Closes the idle pipes, and each that comes back later. */
+  close(): void {
+    this.#closed = true;
+    for (const pipe of this.#idle.splice(0)) this.give(pipe, false);
   }
 }

@@ -49,6 +49,17 @@ interface NativeCallback {
   readonly pointer: bigint;
 }
 
+/**
+ * Handles that are open. When the process or the worker ends, Node runs the loop once more with JavaScript forbidden, and a
+ * callback then aborts the process; so they are closed before. (`Worker.terminate` gives no such chance: a worker
+ * that has an engine must be asked to end.)
+ */
+const open = new Set<LoopHandles>();
+
+function closeAllAtExit(): void {
+  for (const handles of open) handles.close();
+}
+
 /** Handles of one engine in the event loop of the thread that made it. */
 export class LoopHandles {
   readonly #loop = getCurrentEventLoop();
@@ -78,6 +89,8 @@ export class LoopHandles {
     uvIdleInit(this.#loop, this.#idle);
     uvTimerInit(this.#loop, this.#timer);
     for (const handle of [this.#poll, this.#prepare, this.#idle, this.#timer]) uvUnref(handle, 0n);
+    if (open.size === 0) process.on('exit', closeAllAtExit);
+    open.add(this);
   }
 
   /** Keeps the loop, and so the process, alive. */
@@ -111,6 +124,8 @@ export class LoopHandles {
 
   /** Unhooks from the loop. The descriptor may be closed afterwards. */
   close(): void {
+    if (!open.delete(this)) return;
+    if (open.size === 0) process.off('exit', closeAllAtExit);
     const handles = [this.#poll, this.#prepare, this.#idle, this.#timer];
     for (const handle of handles) uvClose(handle, 0n);
     // libuv is done with a closed handle at the end of the turn, which the second of two immediates is past.
