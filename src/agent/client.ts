@@ -64,7 +64,10 @@ export class AgentClient {
     return this.#ended.promise;
   }
 
-  /** Asks one thing. @throws RampartError with the code of the process, or RAMP_CONNECT when it goes away meanwhile. */
+  /**
+   * Asks one thing. @throws RampartError with the code of the process, or RAMP_CONNECT when it goes away
+   * meanwhile.
+   */
   async ask<Name extends keyof AgentCalls>(
     name: Name,
     ...give: AgentCalls[Name]['give'] extends undefined ? [] : [AgentCalls[Name]['give']]

@@ -67,7 +67,10 @@ export class LineReader {
     this.#onLine = onLine;
   }
 
-  /** Takes the next piece of text; false when a line is longer than allowed: then the stream is of no more use. */
+  /**
+   * Takes the next piece of text; false when a line is longer than allowed: then the stream is of no more
+   * use.
+   */
   push(text: string): boolean {
     const lines = (this.#rest + text).split('\n');
     this.#rest = lines.pop() as string;

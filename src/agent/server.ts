@@ -16,7 +16,10 @@ import type { TraceEvent } from '#contract/trace.ts';
 import { wantsEvent, wantsPacket } from './filter.ts';
 import { type AnswerLine, LineReader, REQUEST_BYTES_MAX, type RequestLine } from './messages.ts';
 
-/** People and scripts that look at once. One more is turned away: a forgotten loop must not use up the descriptors. */
+/**
+ * People and scripts that look at once. One more is turned away: a forgotten loop must not use up the
+ * descriptors.
+ */
 const CONNECTIONS_MAX = 64;
 
 /** Bytes that may wait for a slow watcher before it loses events. */

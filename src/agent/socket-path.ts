@@ -7,8 +7,8 @@ export interface SocketPathOptions {
 }
 
 /**
- * Where the control socket lies when the config names none: in the user's own runtime folder, for root in /run/rampart, for
- * a user without such a folder in /tmp.
+ * Where the control socket lies when the config names none: in the user's own runtime folder, for root in
+ * /run/rampart, for a user without such a folder in /tmp.
  */
 export function defaultSocketPath(options: SocketPathOptions): string {
   const runtime = options.environment.XDG_RUNTIME_DIR;

@@ -54,7 +54,10 @@ function textLine(head: LogHead, fields: LogFields): string {
   return text;
 }
 
-/** Without control characters: nobody forges a second line, or moves a terminal's cursor. Line ends of texts stay, indented. */
+/**
+ * Without control characters: nobody forges a second line, or moves a terminal's cursor. Line ends of texts
+ * stay, indented.
+ */
 function visible(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for.
   return text.replaceAll('\n', '\n  ').replace(/[\0-\x09\x0b-\x1f\x7f-\x9f]/g, '\ufffd');

@@ -1,8 +1,9 @@
 /**
- * What would become of a flow, and why: the same routes, hooks and contexts as the data plane's, asked in the same order,
- * without a packet. Serves `rampart explain`, with a running process and without one.
+ * What would become of a flow, and why: the same routes, hooks and contexts as the data plane's, asked in the
+ * same order, without a packet. Serves `rampart explain`, with a running process and without one.
  *
- * The application's hooks are called for real. Where only a real flow can show (first bytes, a request), it says so.
+ * The application's hooks are called for real. Where only a real flow can show (first bytes, a request), it
+ * says so.
  */
 import { RampartError } from '#base/error.ts';
 import { formatPrefix, formatSocketAddress, parseIp, parsePrefix, prefixContains } from '#base/ip.ts';
@@ -105,7 +106,7 @@ class Explainer {
         this.#step(
           'source',
           'stop',
-          `${this.#query.source} is not among its sources (${allowed}): spoofed_source`,
+          `${this.#query.source} is not among its sources (${allowed}) (spoofed_source)`,
         );
         return null;
       } else {
@@ -166,7 +167,7 @@ class Explainer {
       if (this.#applyFlow(state, verdict) === 'over') return 'over';
     }
     if (state.layer === 'ip' && state.via === null) {
-      this.#step('off-ramp', 'stop', 'nothing says where it leaves: no_route');
+      this.#step('off-ramp', 'stop', 'nothing says where it leaves (no_route)');
       return 'over';
     }
     return 'on';
@@ -279,7 +280,7 @@ class Explainer {
 
   async #egress(state: State): Promise<Onward> {
     if (state.via === null) {
-      this.#step('off-ramp', 'stop', 'nothing says where it leaves: no_route');
+      this.#step('off-ramp', 'stop', 'nothing says where it leaves (no_route)');
       return 'over';
     }
     const offRamp = this.#offRamp(state.via);
@@ -309,7 +310,7 @@ class Explainer {
     const via = state.via as string;
     const offRamp = this.#offRamp(via);
     if (offRamp === undefined) {
-      this.#step('off-ramp', 'stop', `there is no off-ramp ${via}: no_route`);
+      this.#step('off-ramp', 'stop', `there is no off-ramp ${via} (no_route)`);
       return 'over';
     }
     if (offRamp.type === 'reject') {
@@ -321,7 +322,7 @@ class Explainer {
       this.#step(
         'off-ramp',
         'stop',
-        `${via} (${offRamp.type}) carries no ${this.#query.protocol} packets: no_route`,
+        `${via} (${offRamp.type}) carries no ${this.#query.protocol} packets (no_route)`,
       );
       return 'over';
     }
@@ -340,7 +341,7 @@ class Explainer {
   }
 
   #failed(step: ExplainStep['step'], error: unknown): Onward {
-    this.#step(step, 'stop', `${(error as Error).message}: hook_failed`);
+    this.#step(step, 'stop', `${(error as Error).message} (hook_failed)`);
     return 'over';
   }
 
