@@ -151,6 +151,7 @@ class HelperNamespace implements PrivateNamespace {
       child.on('error', (error: NodeJS.ErrnoException) => {
         const hint = error.code === 'ENOENT' ? `; install ${launcher} (package util-linux)` : '';
         this.#onEnd(`${launcher} could not be started: ${error.message}${hint}`);
+        for (const stream of [child.stdin, child.stdout, child.stderr]) stream?.destroy();
         resolve();
       });
       child.on('close', (code, signal) => {

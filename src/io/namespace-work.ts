@@ -1,7 +1,7 @@
 /**
  * What is done inside a namespace, by whoever is in it: a thread that has stepped in, or the helper process.
  */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 
 import { assert } from '#base/assert.ts';
 import { RampartError } from '#base/error.ts';
@@ -84,9 +84,20 @@ function writeSysctl(name: string, value: string | number): void {
   try {
     writeFileSync(`/proc/sys/${path}`, String(value));
   } catch (cause) {
+    if (hasSysctl(path, value)) return;
     const reason = (cause as Error).message;
     const text = `setting ${name} to ${value} in the private namespace failed: ${reason}`;
     throw new RampartError('RAMP_NAMESPACE', text, { cause });
+  }
+}
+
+/** True when the sysctl has that value, whatever stands between its numbers. */
+function hasSysctl(path: string, value: string | number): boolean {
+  try {
+    const present = readFileSync(`/proc/sys/${path}`, 'utf8');
+    return present.trim().split(/\s+/).join(' ') === String(value).trim().split(/\s+/).join(' ');
+  } catch {
+    return false;
   }
 }
 

@@ -339,6 +339,35 @@ test('helper: stepping in is refused with what to do', { skip: skipHelper }, asy
   await namespace.close();
 });
 
+test('helper: a missing launcher is named, with the package that has it', async () => {
+  const path = process.env.PATH;
+  process.env.PATH = '/nonexistent';
+  const before = openDescriptors();
+  try {
+    const missing = await namespaceSupport({ mode: 'helper' });
+    assert.equal(missing.mode, 'none');
+    assert.match(missing.message, /^no private network namespace: .*unshare .*install.*util-linux/);
+    assert.ok(!missing.message.includes('\n'));
+  } finally {
+    process.env.PATH = path;
+  }
+  assert.deepEqual(openDescriptors(), before);
+});
+
+test('thread: a sysctl that cannot be written is fine when it already has the value', {
+  skip: skipThread,
+}, async () => {
+  const namespace = await openPrivateNamespace({ mode: 'thread', stock: {} });
+  // Of mode 0444 in every namespace but the machine's own, so not even root writes it.
+  const name = 'net.core.rmem_max';
+  const value = namespace.run(() => readFileSync('/proc/sys/net/core/rmem_max', 'utf8').trim());
+  await namespace.configure({ sysctls: { [name]: value } });
+  await assert.rejects(namespace.configure({ sysctls: { [name]: Number(value) + 1 } }), {
+    code: 'RAMP_NAMESPACE',
+  });
+  await namespace.close();
+});
+
 test('descriptors travel between sockets, and their loss is seen', () => {
   const pair = openSeqpacketPair();
   assert.ok(typeof pair !== 'number');

@@ -41,13 +41,16 @@ export interface NamespaceRoute extends Omit<RouteOptions, 'link'> {
   readonly device?: string;
 }
 
-/** Settings of a namespace; each list is worked off in order, links before addresses before routes. */
+/** Settings of a namespace: sysctls come first, then addresses, routes and rules, each in order. */
 export interface NamespaceConfig {
   readonly addresses?: readonly { readonly device: string; readonly address: string }[];
   readonly routes?: readonly NamespaceRoute[];
   /** Packets that come in by a device are routed by a table of their own. */
   readonly rules?: readonly { readonly family: 4 | 6; readonly device: string; readonly table: number }[];
-  /** `net.ipv4.tcp_no_metrics_save: 1`; with slashes where a part has a dot. A refused write is an error. */
+  /**
+   * `net.ipv4.tcp_no_metrics_save: 1`; with slashes where a part has a dot. A refused write is an error,
+   * unless the value is already so (containers often have /proc/sys read-only).
+   */
   readonly sysctls?: Readonly<Record<string, string | number>>;
   /** As `sysctls`, but what the kernel does not know or refuses is left as it is. */
   readonly sysctlsIfPossible?: Readonly<Record<string, string | number>>;
