@@ -149,8 +149,6 @@ function parseIpv4(view: DataView, offset: number, length: number, into: ParsedP
   const word3 = view.getInt32(offset + 12);
   const word4 = view.getInt32(offset + 16);
   const headerLength = (word0 >>> 22) & 0x3c;
-  if (headerLength < 20) return DropReason.BadHeaderLength;
-  if (headerLength > length) return DropReason.Truncated;
   // A message of a tunnel is exactly one packet, so bytes behind it are as much a lie as missing ones.
   if ((word0 & 0xffff) !== length) return DropReason.LengthMismatch;
   let sum =
@@ -164,7 +162,9 @@ function parseIpv4(view: DataView, offset: number, length: number, into: ParsedP
     (word3 >>> 16) +
     (word4 & 0xffff) +
     (word4 >>> 16);
-  if (headerLength > 20) {
+  if (headerLength !== 20) {
+    if (headerLength < 20) return DropReason.BadHeaderLength;
+    if (headerLength > length) return DropReason.Truncated;
     for (let at = offset + 20; at < offset + headerLength; at += 2) sum += view.getUint16(at);
     const reason = checkIpv4Options(view, offset + 20, offset + headerLength);
     if (reason !== DropReason.None) return reason;
@@ -173,7 +173,8 @@ function parseIpv4(view: DataView, offset: number, length: number, into: ParsedP
   if (sum !== 0xffff && (sum & 0xffff) + (sum >>> 16) !== 0xffff) return DropReason.BadHeaderChecksum;
 
   into.version = 4;
-  into.protocol = (word2 >>> 16) & 0xff;
+  const protocol = (word2 >>> 16) & 0xff;
+  into.protocol = protocol;
   into.headerLength = headerLength;
   into.addressOffset = offset + 12;
   into.transportOffset = offset + headerLength;
@@ -188,12 +189,13 @@ function parseIpv4(view: DataView, offset: number, length: number, into: ParsedP
     if ((word1 & 0x8000) !== 0) return DropReason.BadFragment;
     const reason = setFragment(into, (word1 & 0x1fff) * 8, (word1 >>> 13) & 1, length - headerLength);
     if (reason !== DropReason.None) return reason;
+    if (into.fragmentKind === FragmentKind.Later) return setNoTransport(into, offset + length);
   } else {
     into.fragmentKind = FragmentKind.None;
     into.fragmentOffset = 0;
     into.moreFragments = 0;
   }
-  return parseTransport(view, into, offset + length);
+  return parseTransport(view, into, protocol, offset + headerLength, offset + length);
 }
 
 /** Options must be well formed (RFC 791); those that let the sender choose the way are refused (RFC 7126). */
@@ -243,7 +245,8 @@ function parseIpv6(view: DataView, offset: number, length: number, into: ParsedP
     if (reason !== DropReason.None) return reason;
   }
   into.headerLength = into.transportOffset - offset;
-  return parseTransport(view, into, offset + length);
+  if (into.fragmentKind === FragmentKind.Later) return setNoTransport(into, offset + length);
+  return parseTransport(view, into, into.protocol, into.transportOffset, offset + length);
 }
 
 /** Headers that another header follows; ESP and "no next header" end the chain. */
@@ -278,13 +281,17 @@ export function setFragment(
 }
 
 /**
- * The transport header, `end` being the first byte after the packet. A first fragment has to contain the
+ * The transport header at `at`, `end` being the first byte after the packet. A first fragment has to contain the
  * whole transport header (RFC 7112, RFC 1858), or nothing could be decided about it.
  */
-function parseTransport(view: DataView, into: ParsedPacket, end: number): DropReason {
-  const at = into.transportOffset;
-  if (into.fragmentKind === FragmentKind.Later) return setNoTransport(into, end);
-  switch (into.protocol) {
+function parseTransport(
+  view: DataView,
+  into: ParsedPacket,
+  protocol: number,
+  at: number,
+  end: number,
+): DropReason {
+  switch (protocol) {
     case IpProtocol.Tcp:
       return parseTcp(view, into, at, end);
     case IpProtocol.Udp:
