@@ -5,6 +5,7 @@
 import type { DropReason } from '#base/drop-reason.ts';
 import type { SlotPool } from '#io/arena.ts';
 import type { Fd, Io } from '#io/io.ts';
+import type { RelayHub } from '#io/relay.ts';
 import type { Context, Endpoint, Target } from '#contract/context.ts';
 import type { CloseReason, FlowRecord } from '#contract/record.ts';
 import type { TraceEvent, TraceStage } from '#contract/trace.ts';
@@ -26,6 +27,8 @@ export interface Worker {
   readonly packets: SlotPool;
   /** The pool of stream buffers (`STREAM_SLOT_BYTES` each): peeked bytes, HTTP heads and bodies. */
   readonly streams: SlotPool;
+  /** Moves the bytes of streams that stay streams. */
+  readonly relays: RelayHub;
   readonly records: RecordSink;
   readonly stats: Stats;
   readonly tracer: Tracer;

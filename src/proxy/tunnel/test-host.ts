@@ -6,6 +6,7 @@ import { parsePrefix } from '#base/ip.ts';
 import type { SlotPool } from '#io/arena.ts';
 import { openEngine } from '#io/engine.ts';
 import type { Io } from '#io/io.ts';
+import { RelayHub } from '#io/relay.ts';
 import { PACKET_SLOT_BYTES } from '#packet/virtio-header.ts';
 import type { IpTunnel, Limits, PacketSink, Worker } from '#proxy/proxy-contract.ts';
 import { createStats } from '#proxy/stats.ts';
@@ -66,6 +67,7 @@ export function openTestHost(
     io,
     packets,
     streams: io.arena.pool(32768, 16),
+    relays: new RelayHub(io, { slotCount: 4 }),
     records: { record: () => {}, nextFlowNumber: () => ++flows },
     stats: createStats(),
     tracer: { enabled: false, emit: () => {}, packet: () => {} },

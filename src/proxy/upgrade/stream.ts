@@ -1,6 +1,6 @@
 import { CloseReason } from '#contract/record.ts';
 import { type Completion, Errno, type Fd, type OperationId } from '#io/io.ts';
-import { Relay, type RelayOwner, RelaySide } from '#io/relay.ts';
+import type { Relay, RelayOwner, RelaySide } from '#io/relay.ts';
 import type { StreamInfo, StreamVerdict } from '#proxy/hooks/hooks.ts';
 import type {
   Dialer,
@@ -138,7 +138,7 @@ class StreamCarrier implements Completion, RelayOwner {
     if (this.#relay !== null) {
       const relay = this.#relay;
       this.#finish(reason, relay);
-      relay.abort();
+      relay.close();
       return;
     }
     this.#reset();
@@ -153,7 +153,7 @@ class StreamCarrier implements Completion, RelayOwner {
 
   onRelayEnd(relay: Relay, side: RelaySide, errno: number): void {
     if (this.#ended) return;
-    const client = side === RelaySide.Downstream;
+    const client = side === 0;
     const reason =
       errno === 0
         ? client
@@ -299,22 +299,17 @@ class StreamCarrier implements Completion, RelayOwner {
   }
 
   #onConnected(fd: Fd): void {
-    const { io, limits, streams } = this.#worker;
+    const { io, limits, relays, streams } = this.#worker;
     if (this.#ended) {
       io.close(fd);
       return;
     }
     this.#upstream = fd;
-    const prefix = { offset: this.#prefixOffset, length: this.#prefixLength, pool: streams };
+    const fromA = { offset: this.#prefixOffset, length: this.#prefixLength, pool: streams };
     this.#prefixOffset = -1;
-    this.#relay = new Relay(io, {
-      downstream: this.#stream.fd,
-      upstream: fd,
-      owner: this,
-      ...(prefix.offset >= 0 ? { prefix } : {}),
-    });
+    const options = fromA.offset >= 0 ? { fromA } : {};
+    this.#relay = relays.start(this.#stream.fd, fd, this, options);
     this.#idleTimer = io.timer(limits.streamIdleMs, this, TAG_IDLE);
-    this.#relay.start();
   }
 
   #onIdle(): void {
@@ -352,8 +347,8 @@ class StreamCarrier implements Completion, RelayOwner {
     io.cancelTimer(this.#idleTimer);
     io.cancelTimer(this.#peekTimer);
     this.#dispatcher.ended(this);
-    const bytesUp = relay?.bytesUp ?? 0;
-    const bytesDown = relay?.bytesDown ?? 0;
+    const bytesUp = relay?.bytesForth ?? 0;
+    const bytesDown = relay?.bytesBack ?? 0;
     const { counters } = stats;
     counters[Counter.StreamsClosed] = (counters[Counter.StreamsClosed] as number) + 1;
     counters[Counter.StreamBytesUp] = (counters[Counter.StreamBytesUp] as number) + bytesUp;
