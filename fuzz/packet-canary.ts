@@ -19,7 +19,7 @@ export function carelessTarget(chance: Chance): void {
 if (import.meta.main) {
   const seed = Date.now() >>> 0;
   const outcome = campaign(carelessTarget, { seed, runs: 10_000, seconds: 10 });
-  const verdict = outcome.failure === null ? 'the planted error was NOT found' : `found in run ${outcome.runs}`;
+  const verdict = outcome.failure === null ? 'the planted error was missed' : `found in run ${outcome.runs}`;
   console.log(`seed ${seed}: ${verdict}`);
   process.exitCode = outcome.failure === null ? 1 : 0;
 }

@@ -47,9 +47,10 @@ function isClosed(view: DataView, head: ParsedPacket, lengthMax: number): boolea
 }
 
 /**
- * Appends the payload of `next` to `head` when that is a packet (or super-packet) of the same flow that `next`
- * continues. On success `head` (packet, virtio header and fields) is the longer super-packet with a partial
- * checksum, and `next` is not needed any more. The slot of `head` must hold `lengthMax` bytes at its offset.
+ * Appends the payload of `next` to `head` when that is a packet (or super-packet) of the same flow that
+ * `next` continues. On success `head` (packet, virtio header and fields) is the longer super-packet with a
+ * partial checksum, and `next` is not needed any more. The slot of `head` must hold `lengthMax` bytes at its
+ * offset.
  *
  * Checksums that nobody vouched for are verified first, because a super-packet gets new ones; that is most of
  * the cost. An on-ramp whose packets are authenticated may vouch for them (`VirtioFlag.DataValid`).

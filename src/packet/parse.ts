@@ -281,8 +281,8 @@ export function setFragment(
 }
 
 /**
- * The transport header at `at`, `end` being the first byte after the packet. A first fragment has to contain the
- * whole transport header (RFC 7112, RFC 1858), or nothing could be decided about it.
+ * The transport header at `at`, `end` being the first byte after the packet. A first fragment has to contain
+ * the whole transport header (RFC 7112, RFC 1858), or nothing could be decided about it.
  */
 function parseTransport(
   view: DataView,
