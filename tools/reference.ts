@@ -12,10 +12,13 @@ import { join } from 'node:path';
 
 import { DROP_REASON_TEXT, DropReason, dropReasonName } from '#base/drop-reason.ts';
 import { ERROR_CODES } from '#base/error.ts';
+import { documentedProgram } from '#cli/cli.ts';
+import { configReference } from '#config/reference.ts';
 import { configJsonSchema } from '#config/schema.ts';
 import { HTTP_FAULT_FACTS, HttpFault } from '#protocol/http/fault.ts';
 import { Counter } from '#proxy/stats.ts';
 
+import { cliPage } from './cli-page.ts';
 import { type Declaration, declarationsOf, frontComment } from './declarations.ts';
 import { METRIC_TEXT } from './metric-texts.ts';
 import { type SavedResults, speedTable } from './speed-table.ts';
@@ -44,6 +47,8 @@ export const PAGES: readonly Page[] = [
     source: 'src/config/schema.ts',
     make: () => JSON.stringify(configJsonSchema(), null, 2),
   },
+  { file: 'config.md', source: 'src/config/reference.ts', make: configReference },
+  { file: 'cli.md', source: 'src/cli/cli.ts', make: () => cliPage(documentedProgram()) },
   { file: 'hooks.md', source: 'src/proxy/hooks/hooks.ts', make: hooks },
 ];
 

@@ -36,6 +36,13 @@ export async function runCommandLine(arguments_: readonly string[], terminal: Te
   return code;
 }
 
+/** Ends the help of the program. */
+const EXIT_CODES_TEXT = `
+Exit codes:
+  0  done
+  1  failed
+  2  a mistake in the command line, the config or the hooks file; nothing was started`;
+
 /** Runs a command that was chosen, and keeps its exit code. */
 type Runner = (
   output: OutputFormat,
@@ -48,6 +55,7 @@ export function createProgram(terminal: Terminal, run: Runner): Command {
     .description(
       'A programmable proxy: traffic in at any layer, one typed program decides, traffic out at any layer.',
     )
+    .addHelpText('after', EXIT_CODES_TEXT)
     .version(packageVersion(), '-V, --version', 'show the version')
     .exitOverride()
     .configureOutput({
@@ -66,6 +74,19 @@ export function createProgram(terminal: Terminal, run: Runner): Command {
   // Settings of the program reach only commands that are made from it; these are all made by now.
   for (const command of program.commands) command.copyInheritedSettings(program);
   return program;
+}
+
+/** The commands as the reference page shows them; running one of them prints nothing and does nothing. */
+export function documentedProgram(): Command {
+  const nowhere: Terminal = {
+    out() {},
+    error() {},
+    colour: false,
+    interactive: false,
+    columns: () => 110,
+    rows: () => 24,
+  };
+  return createProgram(nowhere, async () => {});
 }
 
 /** Commands that read a file or run it. */

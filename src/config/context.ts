@@ -26,7 +26,9 @@ export interface ContextConfig {
 export const contextSchema = z
   .strictObject({
     account: name.describe('Tenant. Nothing ever crosses from one account into another.'),
-    vnet: name.default(DEFAULT_NETWORK).describe('Virtual network inside the account.'),
+    vnet: name
+      .default(DEFAULT_NETWORK)
+      .describe(`Virtual network inside the account. Default: ${DEFAULT_NETWORK}.`),
     user: z.string().min(1).max(255).optional().describe('Who sends, for hooks and records.'),
     device: z.string().min(1).max(255).optional().describe('Device that sends, for hooks and records.'),
     groups: z.array(z.string().min(1).max(255)).max(1000).default([]).describe('Groups of the user.'),

@@ -140,11 +140,13 @@ const tunSchema = z
       .optional()
       .describe("Network namespace that the device lies in, by name or path. Default: Rampart's own."),
     mtu: mtu.default(1500).describe('Largest IP packet in bytes.'),
-    addresses: z.array(interfaceAddress).default([]).describe('Addresses put on the device.'),
+    addresses: z.array(interfaceAddress).default([]).describe('Addresses put on the device. Default: none.'),
     device_routes: z
       .array(prefix)
       .default([])
-      .describe('Prefixes that the kernel of the namespace routes into the device: the way back.'),
+      .describe(
+        'Prefixes that the kernel of the namespace routes into the device: the way back. Default: none.',
+      ),
     context: oneNetwork,
     sources: comingIn,
   })

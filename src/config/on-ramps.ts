@@ -101,11 +101,11 @@ const tunSchema = z
       .optional()
       .describe("Network namespace that the device lies in, by name or path. Default: Rampart's own."),
     mtu: mtu.default(TUN_MTU).describe('Largest IP packet in bytes.'),
-    addresses: z.array(interfaceAddress).default([]).describe('Addresses put on the device.'),
+    addresses: z.array(interfaceAddress).default([]).describe('Addresses put on the device. Default: none.'),
     device_routes: z
       .array(prefix)
       .default([])
-      .describe('Prefixes that the kernel of the namespace routes into the device.'),
+      .describe('Prefixes that the kernel of the namespace routes into the device. Default: none.'),
     context: contextSchema,
     sources: sourcesSchema,
   })
@@ -129,7 +129,9 @@ const gueSchema = z
   })
   .describe('Unconnected IP tunnels (GUE over UDP): every datagram carries its context.');
 
-const defaultContext = contextSchema.prefault({ account: DEFAULT_NETWORK });
+const defaultContext = contextSchema
+  .prefault({ account: DEFAULT_NETWORK })
+  .describe(`What is known about the traffic. Default: account ${DEFAULT_NETWORK}, vnet ${DEFAULT_NETWORK}.`);
 
 const tcpSchema = z
   .strictObject({
@@ -140,7 +142,10 @@ const tcpSchema = z
     upgrade: z
       .enum(['none', 'stream', 'sniff', 'http'])
       .optional()
-      .describe('What streams become: none or stream moves bytes, http parses requests, sniff looks first.'),
+      .describe(
+        'What streams become: none or stream moves bytes, http parses requests, sniff looks first. ' +
+          'Default: what the route says.',
+      ),
   })
   .describe('A plain TCP listener.');
 

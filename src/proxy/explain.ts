@@ -106,7 +106,7 @@ class Explainer {
         this.#step(
           'source',
           'stop',
-          `${this.#query.source} is not among its sources (${allowed}) (spoofed_source)`,
+          `${this.#query.source} is not among its sources: ${allowed} (spoofed_source)`,
         );
         return null;
       } else {
