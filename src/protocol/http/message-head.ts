@@ -158,6 +158,12 @@ export class MessageHead {
     this.reasonEnd = 0;
   }
 
+  /** The bytes were moved: all offsets go on to hold from `base` of `bytes`. A head half parsed goes on there. */
+  moveTo(bytes: Uint8Array, base: number): void {
+    this.fields.bytes = bytes;
+    this.fields.base = base;
+  }
+
   /** Whether all bits of `flag` are set. */
   has(flag: number): boolean {
     return (this.flags & flag) === flag;

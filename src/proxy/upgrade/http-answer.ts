@@ -1,0 +1,84 @@
+import type { RequestVerdict } from '#proxy/hooks/hooks.ts';
+import { FieldEdits } from '#protocol/http/edits.ts';
+import { httpFaultFact } from '#protocol/http/fault.ts';
+import { REASON_FIELD, refusalBody } from '#protocol/http/response.ts';
+
+/** Reasons of this node's own answers: in the Rampart-Reason field, the body, and the trace. */
+export const AnswerReason = Object.freeze({
+  HookFailed: 'hook_failed',
+  Unreachable: 'origin_unreachable',
+  ConnectTimeout: 'connect_timeout',
+  ResponseTimeout: 'response_timeout',
+  RequestTimeout: 'request_timeout',
+  OriginClosed: 'origin_closed',
+  OriginMalformed: 'origin_malformed',
+  UnexpectedUpgrade: 'unexpected_upgrade',
+  Overloaded: 'overloaded',
+} as const);
+
+/** An answer made here and not by an upstream. */
+export interface Answer {
+  readonly status: number;
+  readonly fields: FieldEdits;
+  readonly body: Uint8Array;
+  /** For the trace. */
+  readonly why: string;
+}
+
+/** A refusal: a status, with its reason where both client and log see it. */
+export function refusal(status: number, reason: string): Answer {
+  const fields = new FieldEdits();
+  // A reason comes from hooks and off-ramps too: only what may stand in a field.
+  const text = reason.replace(/[^\x20-\x7e]/g, '?').slice(0, 200);
+  fields.set('Content-Type', 'text/plain; charset=utf-8');
+  fields.set('Cache-Control', 'no-store');
+  fields.set(REASON_FIELD, text);
+  return { status, fields, body: refusalBody(status, text), why: text };
+}
+
+/** The refusal of a request with a fault; `fault` as a parser returned it. */
+export function faultRefusal(fault: number): Answer {
+  const { status, name } = httpFaultFact(fault);
+  return refusal(status, snakeCase(name));
+}
+
+/** The name of a fault as reasons are written: `ContentLengthInvalid` is `content_length_invalid`. */
+export function faultReason(fault: number): string {
+  return snakeCase(httpFaultFact(fault).name);
+}
+
+/** What a hook wants to be answered. @throws RAMP_HOOK_FAILED for fields that may not be written */
+export function verdictAnswer(verdict: Exclude<RequestVerdict, { action: 'forward' }>): Answer {
+  switch (verdict.action) {
+    case 'block':
+      return refusal(verdict.status ?? 403, verdict.reason);
+    case 'redirect': {
+      const fields = new FieldEdits();
+      fields.set('Location', verdict.location);
+      return {
+        status: verdict.status ?? 302,
+        fields,
+        body: new Uint8Array(0),
+        why: `to ${verdict.location}`,
+      };
+    }
+    case 'answer': {
+      const fields = new FieldEdits();
+      for (const [name, value] of Object.entries(verdict.fields ?? {})) fields.set(name, value);
+      const { body } = verdict;
+      const bytes = typeof body === 'string' ? new TextEncoder().encode(body) : (body ?? new Uint8Array(0));
+      return { status: verdict.status, fields, body: bytes, why: 'by the request hook' };
+    }
+    default:
+      return verdict satisfies never;
+  }
+}
+
+/** 200 without content: for OPTIONS and TRACE that may go no further (RFC 9110 section 7.6.2). */
+export function emptyAnswer(): Answer {
+  return { status: 200, fields: new FieldEdits(), body: new Uint8Array(0), why: 'Max-Forwards is 0' };
+}
+
+function snakeCase(name: string): string {
+  return name.replace(/[A-Z]/g, (letter, at: number) => `${at === 0 ? '' : '_'}${letter.toLowerCase()}`);
+}

@@ -1,0 +1,1046 @@
+import { assert } from '#base/assert.ts';
+import { RampartError } from '#base/error.ts';
+import { CloseReason } from '#contract/record.ts';
+import type { Fd } from '#io/io.ts';
+import type { RequestVerdict, ResponseVerdict } from '#proxy/hooks/hooks.ts';
+import type { DialPlan, DialRefusal } from '#proxy/proxy-contract.ts';
+import { Counter } from '#proxy/stats.ts';
+import { BodyFraming, requestFraming, responseFraming } from '#protocol/http/body.ts';
+import { HttpFault } from '#protocol/http/fault.ts';
+import { hasViaPseudonym, writeRequestHead, writeResponseHead } from '#protocol/http/forward.ts';
+import { parseRequestHead, parseResponseHead } from '#protocol/http/head.ts';
+import { isIdempotent, Method } from '#protocol/http/http.ts';
+import { HeadFlag, MessageHead } from '#protocol/http/message-head.ts';
+import { latin1Bytes } from '#protocol/http/octets.ts';
+import { CONTINUE_RESPONSE, writeOwnResponse } from '#protocol/http/response.ts';
+
+import type { HttpEngine } from './http.ts';
+import {
+  type Answer,
+  AnswerReason,
+  emptyAnswer,
+  faultReason,
+  faultRefusal,
+  refusal,
+  verdictAnswer,
+} from './http-answer.ts';
+import { BodyPump, type PumpOwner } from './http-body-pump.ts';
+import type { HttpConnection } from './http-connection.ts';
+import { HookRequest, HookResponse } from './http-fields.ts';
+import { HttpTunnel } from './http-tunnel.ts';
+import { UpstreamConnection, type UpstreamGroup, type UpstreamUser } from './http-upstream-pool.ts';
+
+/**
+ *  Head ─► Deciding ─► Connecting ─► Forwarding ─► Free
+ *    │        │            │    ▲        │  │
+ *    │        │            │    └─retry──┘  └────► Tunneling ─► Free
+ *    └────────┴────────────┴──► Answering ─► Free
+ */
+const Phase = Object.freeze({
+  Free: 0,
+  Head: 1,
+  Deciding: 2,
+  Connecting: 3,
+  Forwarding: 4,
+  Answering: 5,
+  Tunneling: 6,
+} as const);
+type Phase = (typeof Phase)[keyof typeof Phase];
+
+/** Where the response is, while `Forwarding`. */
+const Response = Object.freeze({ Awaited: 0, Deciding: 1, Blocked: 2, Body: 3 } as const);
+type Response = (typeof Response)[keyof typeof Response];
+
+/** A forwarded head up to this size is kept for sending it again on a fresh connection; longer ones are not retried. */
+const RETRY_BYTES_MAX = 4096;
+/** Interim responses to one request: an upstream that sends more is broken. */
+const INTERIM_MAX = 32;
+/**
+ * How long a client that has sent FIN behind its whole request still gets the beginning of its response. It may have
+ * half-closed, which is its right, or be gone, which looks the same until something is sent to it.
+ */
+const HALF_CLOSED_MS = 5000;
+/** A body must bring this many bytes in `bodyIdleMs`, or its sender counts as silent. */
+const BODY_BYTES_MIN = 256;
+const NO_BYTES = new Uint8Array(0);
+
+/** One request and its response, from the first byte of the one to the last of the other. Reused. */
+export class HttpExchange implements UpstreamUser, PumpOwner {
+  readonly #engine: HttpEngine;
+  readonly #request: MessageHead;
+  readonly #response: MessageHead;
+  readonly #up = new BodyPump();
+  readonly #down = new BodyPump();
+  #connection: HttpConnection | null = null;
+  #upstream: UpstreamConnection | null = null;
+  #phase: Phase = Phase.Free;
+  #responsePhase: Response = Response.Awaited;
+  /** Rises with every use: what was asked asynchronously for an earlier one is dropped. */
+  #serial = 0;
+  /** The client connection ends after this exchange. */
+  #closing = false;
+  #upgrading = false;
+  /** A part of the response's final head has been written: nothing else may be answered. */
+  #responded = false;
+  /** The upstream no longer takes the request. */
+  #requestBroken = false;
+  #closeDelimited = false;
+  #sentContinue = false;
+  #interims = 0;
+  #halfClosedAt = 0;
+  /** Monotonic milliseconds of the last progress on each side, and of the step that is being waited for. */
+  #clientAt = 0;
+  #upstreamAt = 0;
+  #stepAt = 0;
+  #bodyBytes = 0;
+  #plan: DialPlan | null = null;
+  #group: UpstreamGroup | null = null;
+  #retry: Uint8Array | null = null;
+  #retryLength = 0;
+  #requestVerdict: Extract<RequestVerdict, { action: 'forward' }> | null = null;
+  #responseVerdict: Extract<ResponseVerdict, { action: 'forward' }> | null = null;
+  #hookRequest: HookRequest | null = null;
+  #hookResponse: HookResponse | null = null;
+  #upstreamMethod: Method = Method.Other;
+
+  constructor(engine: HttpEngine) {
+    this.#engine = engine;
+    this.#request = new MessageHead(engine.headOptions);
+    this.#response = new MessageHead(engine.headOptions);
+  }
+
+  /** Begins for the next request of `connection`, whose first bytes are here. */
+  begin(connection: HttpConnection): void {
+    assert(this.#phase === Phase.Free);
+    const now = this.#engine.io.now();
+    this.#serial++;
+    this.#connection = connection;
+    this.#phase = Phase.Head;
+    this.#responsePhase = Response.Awaited;
+    this.#closing = false;
+    this.#upgrading = false;
+    this.#responded = false;
+    this.#requestBroken = false;
+    this.#closeDelimited = false;
+    this.#sentContinue = false;
+    this.#interims = 0;
+    this.#halfClosedAt = 0;
+    this.#clientAt = now;
+    this.#upstreamAt = now;
+    this.#stepAt = now;
+    this.#bodyBytes = 0;
+    this.#retryLength = 0;
+    this.#request.reset(NO_BYTES, 0);
+    this.#response.reset(NO_BYTES, 0);
+  }
+
+  // --- the client's side -----------------------------------------------------------------------------------------
+
+  /** The client's input has grown. */
+  onClientInput(): void {
+    this.#clientAt = this.#engine.io.now();
+    if (this.#phase === Phase.Head) this.#parseRequest();
+    else if (this.#phase === Phase.Forwarding) this.#runUp();
+    else if (this.#phase === Phase.Tunneling) this.#openTunnel();
+    // Else it waits: the next request's turn comes behind this one's answer.
+  }
+
+  /** The client ended its side (0), or is gone. */
+  onClientEnd(errno: number): void {
+    const connection = this.#connection as HttpConnection;
+    if (this.#phase === Phase.Tunneling && !connection.ended) {
+      if (connection.closed) return;
+      this.#openTunnel();
+      return;
+    }
+    const complete = this.#phase > Phase.Head && (this.#phase === Phase.Answering || this.#up.reader.done);
+    if (errno !== 0 || !complete) {
+      if (this.#phase !== Phase.Head) this.#engine.increment(Counter.ClientAborts);
+      this.#abortBoth(errno === 0 ? CloseReason.ClientClosed : CloseReason.ClientError);
+      return;
+    }
+    if (this.#phase === Phase.Tunneling) {
+      this.#openTunnel();
+      return;
+    }
+    this.#closing = true;
+    this.#halfClosedAt = this.#engine.io.now();
+  }
+
+  /** A send to the client is over. */
+  onClientSent(errno: number): void {
+    if (errno !== 0) {
+      this.#engine.increment(Counter.ClientAborts);
+      this.#abortBoth(CloseReason.ClientError);
+      return;
+    }
+    this.#clientAt = this.#engine.io.now();
+    if (this.#responsePhase === Response.Blocked) this.#continueBlocked();
+    else if (this.#phase === Phase.Tunneling) this.#openTunnel();
+    else this.#runDown();
+  }
+
+  #parseRequest(): void {
+    const connection = this.#connection as HttpConnection;
+    const { bytes } = this.#engine.io.arena;
+    for (;;) {
+      const length = parseRequestHead(bytes, connection.inAt, connection.inEnd, this.#request);
+      if (length < 0) {
+        this.#engine.increment(Counter.RequestsMalformed);
+        this.#closing = true;
+        this.#answer(faultRefusal(length));
+        return;
+      }
+      if (length > 0) {
+        // The head stays where it is until it has been written on; only then is its slot given back.
+        connection.inAt += length;
+        break;
+      }
+      if (!connection.park(this.#request)) {
+        if (!connection.closed) connection.receive();
+        return;
+      }
+    }
+    this.#engine.increment(Counter.RequestsIn);
+    this.#stepAt = this.#engine.io.now();
+    if (this.#engine.worker.tracer.enabled) this.#traceRequest();
+    this.#decide();
+  }
+
+  // --- deciding --------------------------------------------------------------------------------------------------
+
+  #decide(): void {
+    const request = this.#request;
+    const { hooks } = this.#engine.options;
+    if (!request.persistent || this.#engine.draining) this.#closing = true;
+    if (hasViaPseudonym(request, this.#engine.via)) {
+      this.#answer(faultRefusal(HttpFault.ForwardingLoop));
+      return;
+    }
+    if (request.method === Method.Connect) {
+      this.#answer(faultRefusal(HttpFault.MethodRefused));
+      return;
+    }
+    if (request.maxForwards === 0 && (request.method === Method.Options || request.method === Method.Trace)) {
+      this.#answer(request.method === Method.Options ? emptyAnswer() : faultRefusal(HttpFault.MethodRefused));
+      return;
+    }
+    this.#upstreamMethod = request.method;
+    if (hooks.request === null && hooks.response === null) {
+      this.#chooseUpstream(null);
+      return;
+    }
+    this.#hookRequest = new HookRequest((this.#connection as HttpConnection).stream, request);
+    if (hooks.request === null) this.#chooseUpstream(null);
+    else this.#askRequestHook(hooks.request);
+  }
+
+  #askRequestHook(hook: NonNullable<HttpEngine['options']['hooks']['request']>): void {
+    try {
+      const verdict = hook(this.#hookRequest as HookRequest);
+      if (!(verdict instanceof Promise)) {
+        this.#applyRequest(verdict);
+        return;
+      }
+      this.#phase = Phase.Deciding;
+      const serial = this.#serial;
+      verdict.then(
+        (later) => {
+          if (serial === this.#serial) this.#guarded(() => this.#applyRequest(later));
+        },
+        () => {
+          if (serial === this.#serial) this.#answer(refusal(500, AnswerReason.HookFailed));
+        },
+      );
+    } catch (error) {
+      this.#failedHook(error);
+    }
+  }
+
+  #applyRequest(verdict: RequestVerdict | undefined): void {
+    if (verdict === undefined) this.#chooseUpstream(null);
+    else if (verdict.action === 'forward') this.#chooseUpstream(verdict);
+    else {
+      this.#engine.increment(verdict.action === 'block' ? Counter.RequestsRefused : Counter.RequestsAnswered);
+      this.#answer(verdictAnswer(verdict));
+    }
+  }
+
+  /** Runs what goes on after an asynchronous hook; what it throws is the hook's failure. */
+  #guarded(step: () => void): void {
+    try {
+      step();
+    } catch (error) {
+      this.#failedHook(error);
+    }
+  }
+
+  /** A hook threw, or gave what cannot be written. Anything else is a fault of this program and ends it. */
+  #failedHook(error: unknown): void {
+    if (!(error instanceof RampartError)) throw error;
+    if (this.#responded) this.#abortBoth(CloseReason.Policy);
+    else this.#answer(refusal(500, AnswerReason.HookFailed));
+  }
+
+  #chooseUpstream(verdict: Extract<RequestVerdict, { action: 'forward' }> | null): void {
+    const connection = this.#connection as HttpConnection;
+    this.#requestVerdict = verdict;
+    const ownWay = verdict?.to !== undefined || verdict?.via !== undefined;
+    if (!ownWay && connection.plan !== null) {
+      this.#plan = connection.plan;
+      this.#group = connection.group;
+      this.#connect();
+      return;
+    }
+    const { context, network, flow, source, destination, route } = connection.stream;
+    const plan = this.#engine.options.dialer.plan({
+      context,
+      network,
+      flow,
+      layer: 'http',
+      source,
+      target: verdict?.to ?? null,
+      destination,
+      via: verdict?.via ?? route,
+    });
+    if (!(plan instanceof Promise)) {
+      this.#applyPlan(plan, ownWay);
+      return;
+    }
+    this.#phase = Phase.Deciding;
+    const serial = this.#serial;
+    plan.then(
+      (later) => {
+        if (serial === this.#serial) this.#applyPlan(later, ownWay);
+      },
+      () => {
+        if (serial === this.#serial) this.#answer(refusal(500, AnswerReason.HookFailed));
+      },
+    );
+  }
+
+  #applyPlan(plan: DialPlan | DialRefusal, ownWay: boolean): void {
+    if ('refused' in plan) {
+      this.#engine.increment(Counter.RequestsRefused);
+      this.#answer(refusal(403, plan.reason));
+      return;
+    }
+    const connection = this.#connection as HttpConnection;
+    this.#plan = plan;
+    this.#group = this.#engine.upstreams.group(plan.key);
+    connection.offRamp = plan.via;
+    if (plan.reusable && !ownWay) {
+      connection.plan = plan;
+      connection.group = this.#group;
+    }
+    this.#connect();
+  }
+
+  // --- connecting ------------------------------------------------------------------------------------------------
+
+  #connect(): void {
+    const plan = this.#plan as DialPlan;
+    if (this.#group?.dropped !== false) {
+      this.#group = this.#engine.upstreams.group(plan.key);
+      const connection = this.#connection as HttpConnection;
+      if (connection.plan === plan) connection.group = this.#group;
+    }
+    const group = this.#group;
+    group.usedAt = this.#engine.io.now();
+    const idle = group.take();
+    if (idle !== null) {
+      this.#engine.increment(Counter.UpstreamReused);
+      this.#forward(idle);
+    } else this.#dial(plan, group);
+  }
+
+  #dial(plan: DialPlan, group: UpstreamGroup): void {
+    this.#phase = Phase.Connecting;
+    if (this.#engine.worker.tracer.enabled) {
+      this.#trace('connect', `connecting to ${plan.target.host}:${plan.target.port} by ${plan.via}`);
+    }
+    const serial = this.#serial;
+    this.#engine.options.dialer.connect(plan).then(
+      (fd) => this.#onConnected(fd, serial, group),
+      (error: unknown) => {
+        if (serial !== this.#serial) return;
+        const timedOut = error instanceof RampartError && error.code === 'RAMP_TIMEOUT';
+        this.#answer(
+          timedOut ? refusal(504, AnswerReason.ConnectTimeout) : refusal(502, AnswerReason.Unreachable),
+        );
+      },
+    );
+  }
+
+  #onConnected(fd: Fd, serial: number, group: UpstreamGroup): void {
+    const upstream = new UpstreamConnection(this.#engine, fd, group);
+    if (serial !== this.#serial) {
+      // The client is gone; the connection is as good as new.
+      group.give(upstream, this.#engine.io.now());
+      return;
+    }
+    if (this.#retryLength > 0) this.#sendAgain(upstream);
+    else this.#guarded(() => this.#forward(upstream));
+  }
+
+  // --- the request on its way up ---------------------------------------------------------------------------------
+
+  #forward(upstream: UpstreamConnection): void {
+    const connection = this.#connection as HttpConnection;
+    const request = this.#request;
+    this.#phase = Phase.Forwarding;
+    this.#upstream = upstream;
+    upstream.user = this;
+    this.#up.begin(connection, upstream, this);
+    this.#down.begin(upstream, connection, this);
+    const framing = requestFraming(request);
+    const transform = this.#requestVerdict?.transformBody;
+    const transforms = transform !== undefined && framing !== BodyFraming.None;
+    const chunked = framing === BodyFraming.Chunked || transforms;
+    if (!this.#writeRequest(upstream, chunked, framing)) return;
+    upstream.requests++;
+    this.#up.frame(framing, request.contentLength, chunked);
+    if (transforms) this.#up.transformBy(transform);
+    // A body that is here already is not waited for; else it waits for 100 (RFC 9110 section 10.1.1).
+    const expects = (request.flags & HeadFlag.ExpectContinue) !== 0 && framing !== BodyFraming.None;
+    this.#up.paused = expects && connection.available === 0;
+    if (this.#hookRequest !== null) {
+      const { fields } = request;
+      request.moveTo(fields.bytes.slice(fields.base, fields.base + request.length), 0);
+    }
+    connection.consumeTo(connection.inAt);
+    this.#stepAt = this.#engine.io.now();
+    this.#upstreamAt = this.#stepAt;
+    this.#runUp();
+    upstream.receive();
+  }
+
+  /** Writes and stages the head; false when it ended in an answer. */
+  #writeRequest(upstream: UpstreamConnection, chunked: boolean, framing: BodyFraming): boolean {
+    const engine = this.#engine;
+    const connection = this.#connection as HttpConnection;
+    const request = this.#request;
+    const verdict = this.#requestVerdict;
+    const forward = engine.requestForward;
+    const { options } = engine;
+    this.#upgrading = (request.flags & HeadFlag.UpgradeForwardable) !== 0 && framing === BodyFraming.None;
+    forward.via = engine.via;
+    forward.clientAddress = options.addForwarded === false ? NO_BYTES : connection.clientAddress;
+    forward.trustForwarded = options.trustForwarded === true;
+    forward.upgrade = this.#upgrading;
+    forward.expectContinue = (request.flags & HeadFlag.ExpectContinue) !== 0 && framing !== BodyFraming.None;
+    forward.chunked = chunked;
+    forward.contentLength = chunked ? -1 : request.contentLength;
+    forward.method = null;
+    forward.target = null;
+    forward.authority = null;
+    forward.edits = null;
+    if (verdict !== null) this.#applyRewrites(verdict);
+    if (this.#hookRequest !== null && !this.#hookRequest.fields.edits.isEmpty) {
+      forward.edits = this.#hookRequest.fields.edits;
+    }
+    if (forward.authority === null && request.authorityEnd === request.authorityStart) {
+      forward.authority = this.#targetAuthority();
+    }
+    const at = this.#up.open();
+    const { bytes } = engine.io.arena;
+    const end = at < 0 ? -1 : writeRequestHead(bytes, at, this.#up.limit, request, forward);
+    if (end < 0) {
+      this.#up.closeEmpty();
+      this.#upstream = null;
+      upstream.group.give(upstream, engine.io.now());
+      this.#answer(at < 0 ? refusal(503, AnswerReason.Overloaded) : faultRefusal(HttpFault.HeadTooLong));
+      return false;
+    }
+    this.#up.extend(end);
+    this.#keepForRetry(upstream, at, end, framing);
+    return true;
+  }
+
+  #applyRewrites(verdict: Extract<RequestVerdict, { action: 'forward' }>): void {
+    const forward = this.#engine.requestForward;
+    if (verdict.method !== undefined) {
+      forward.method = latin1Bytes(verdict.method);
+      this.#upstreamMethod = METHODS.get(verdict.method) ?? Method.Other;
+    }
+    if (verdict.path !== undefined) forward.target = latin1Bytes(verdict.path);
+    if (verdict.authority !== undefined) forward.authority = latin1Bytes(verdict.authority);
+  }
+
+  /** An HTTP/1.0 request may name no host; the upstream has to be told one. */
+  #targetAuthority(): Uint8Array {
+    const { host, port } = (this.#plan as DialPlan).target;
+    const name = host.includes(':') ? `[${host}]` : host;
+    return latin1Bytes(port === 80 ? name : `${name}:${port}`);
+  }
+
+  /**
+   * A used connection may be closed by the upstream just when the request goes out (RFC 9112 section 9.3.1). An idempotent
+   * request without a body is then sent again, once, on a fresh one; no other is (RFC 9110 section 9.2.2).
+   */
+  #keepForRetry(upstream: UpstreamConnection, start: number, end: number, framing: BodyFraming): void {
+    this.#retryLength = 0;
+    if (upstream.requests === 0 || framing !== BodyFraming.None) return;
+    if (!isIdempotent(this.#upstreamMethod) || end - start > RETRY_BYTES_MAX) return;
+    this.#retry ??= new Uint8Array(RETRY_BYTES_MAX);
+    const { bytes } = this.#engine.io.arena;
+    for (let i = start, to = 0; i < end; i++, to++) this.#retry[to] = bytes[i] as number;
+    this.#retryLength = end - start;
+  }
+
+  #sendAgain(upstream: UpstreamConnection): void {
+    const connection = this.#connection as HttpConnection;
+    const length = this.#retryLength;
+    this.#retryLength = 0;
+    this.#phase = Phase.Forwarding;
+    this.#upstream = upstream;
+    upstream.user = this;
+    upstream.requests++;
+    this.#up.begin(null, upstream, this);
+    this.#down.begin(upstream, connection, this);
+    const at = this.#up.open();
+    if (at < 0) {
+      this.#answer(refusal(503, AnswerReason.Overloaded));
+      return;
+    }
+    this.#engine.io.arena.bytes.set((this.#retry as Uint8Array).subarray(0, length), at);
+    this.#up.extend(at + length);
+    this.#runUp();
+    upstream.receive();
+  }
+
+  #runUp(): void {
+    const connection = this.#connection as HttpConnection;
+    const upstream = this.#upstream;
+    if (upstream === null || this.#requestBroken) return;
+    const before = this.#up.contentBytes;
+    let fault = 0;
+    try {
+      fault = this.#up.run();
+    } catch {
+      this.#failedTransform();
+      return;
+    }
+    this.#bodyBytes += this.#up.contentBytes - before;
+    if (fault < 0) {
+      this.#engine.increment(Counter.RequestsMalformed);
+      this.#closing = true;
+      if (this.#responded) this.#abortBoth(CloseReason.ClientError);
+      else this.#answer(faultRefusal(fault));
+      return;
+    }
+    // With the whole request here, a client that goes away is heard of at once.
+    if (connection.inSlot < 0 && (this.#up.wantsInput || this.#up.reader.done)) connection.receive();
+  }
+
+  onUpstreamSent(errno: number): void {
+    this.#upstreamAt = this.#engine.io.now();
+    if (errno !== 0) {
+      // What the upstream said before it stopped reading may still come: a refusal of this body, for one.
+      this.#requestBroken = true;
+      this.#closing = true;
+      this.#up.abandon();
+      return;
+    }
+    if (this.#phase !== Phase.Forwarding) return;
+    if (!this.#up.drained) this.#runUp();
+    if (this.#phase === Phase.Forwarding && this.#up.drained) {
+      this.#stepAt = this.#upstreamAt;
+      if (this.#down.drained && this.#responsePhase === Response.Body) this.#runDown();
+    }
+  }
+
+  onTransformed(pump: BodyPump, error: unknown): void {
+    if (error !== null) this.#failedTransform();
+    else if (pump === this.#up) this.#runUp();
+    else this.#runDown();
+  }
+
+  #failedTransform(): void {
+    this.#engine.increment(Counter.HookErrors);
+    if (this.#responded) this.#abortBoth(CloseReason.Policy);
+    else {
+      this.#closing = true;
+      this.#answer(refusal(500, AnswerReason.HookFailed));
+    }
+  }
+
+  // --- the response on its way down ------------------------------------------------------------------------------
+
+  onUpstreamInput(): void {
+    this.#upstreamAt = this.#engine.io.now();
+    if (this.#responsePhase === Response.Awaited) this.#parseResponse();
+    else if (this.#responsePhase === Response.Body) this.#runDown();
+  }
+
+  onUpstreamEnd(errno: number): void {
+    const upstream = this.#upstream as UpstreamConnection;
+    if (this.#responsePhase === Response.Body) {
+      if (errno === 0 && this.#down.reader.endOfStream() === 0) this.#runDown();
+      else {
+        // Row of the truncated response: whatever framing the client has, it must not look complete.
+        this.#engine.increment(Counter.UpstreamAborts);
+        this.#abortBoth(CloseReason.OriginError);
+      }
+      return;
+    }
+    const untouched = !upstream.hasParked && this.#interims === 0 && this.#responsePhase === Response.Awaited;
+    if (untouched && this.#retryLength > 0) {
+      this.#engine.increment(Counter.UpstreamRetries);
+      this.#dropUpstream();
+      this.#up.abandon();
+      this.#dial(this.#plan as DialPlan, this.#group as UpstreamGroup);
+      return;
+    }
+    this.#engine.increment(Counter.UpstreamAborts);
+    this.#answer(refusal(502, AnswerReason.OriginClosed));
+  }
+
+  #parseResponse(): void {
+    const upstream = this.#upstream as UpstreamConnection;
+    const { bytes } = this.#engine.io.arena;
+    while (upstream.inSlot >= 0) {
+      const length = parseResponseHead(bytes, upstream.inAt, upstream.inEnd, this.#response);
+      if (length === 0) {
+        if (upstream.park(this.#response)) continue;
+        break;
+      }
+      if (length < 0) {
+        this.#engine.increment(Counter.ResponsesMalformed);
+        this.#answer(refusal(502, faultReason(length)));
+        return;
+      }
+      this.#retryLength = 0;
+      const { status } = this.#response;
+      if (status >= 200 || status === 101) {
+        upstream.inAt += length;
+        this.#onResponseHead();
+        return;
+      }
+      if (!this.#forwardInterim()) return;
+      upstream.consumeTo(upstream.inAt + length);
+    }
+    if (!upstream.closed) upstream.receive();
+  }
+
+  /** RFC 9110 section 15.2: every 1xx goes on as it comes, save to HTTP/1.0. False when it has to wait, or failed. */
+  #forwardInterim(): boolean {
+    const connection = this.#connection as HttpConnection;
+    if (++this.#interims > INTERIM_MAX) {
+      this.#engine.increment(Counter.ResponsesMalformed);
+      this.#answer(refusal(502, AnswerReason.OriginMalformed));
+      return false;
+    }
+    const isContinue = this.#response.status === 100;
+    const swallow = this.#request.minorVersion === 0 || (isContinue && this.#sentContinue);
+    if (!swallow) {
+      const forward = this.#engine.responseForward;
+      forward.via = this.#engine.via;
+      forward.date = NO_BYTES;
+      forward.contentLength = -1;
+      forward.chunked = false;
+      forward.close = false;
+      forward.keepAlive = false;
+      forward.upgrade = false;
+      forward.status = 0;
+      forward.edits = null;
+      if (!this.#writeDown()) {
+        this.#interims--;
+        return false;
+      }
+      this.#flushDown();
+    }
+    if (isContinue && this.#up.paused) {
+      this.#sentContinue = true;
+      this.#up.paused = false;
+      this.#clientAt = this.#engine.io.now();
+      this.#runUp();
+    }
+    return this.#phase === Phase.Forwarding && !connection.closed;
+  }
+
+  /** Writes the response head by `engine.responseForward`. False when it waits for room, or was answered 502. */
+  #writeDown(): boolean {
+    const down = this.#down;
+    const hadStaged = down.hasStaged;
+    const at = down.open();
+    const { bytes } = this.#engine.io.arena;
+    const { responseForward } = this.#engine;
+    const end = at < 0 ? -1 : writeResponseHead(bytes, at, down.limit, this.#response, responseForward);
+    if (end >= 0) {
+      down.extend(end);
+      return true;
+    }
+    if (hadStaged) {
+      this.#responsePhase = Response.Blocked;
+      return false;
+    }
+    down.closeEmpty();
+    if (at < 0) this.#answer(refusal(503, AnswerReason.Overloaded));
+    else this.#answer(refusal(502, faultReason(HttpFault.HeadTooLong)));
+    return false;
+  }
+
+  /** What was staged has gone out, so that there is room for what had to wait. */
+  #continueBlocked(): void {
+    this.#responsePhase = Response.Awaited;
+    if (this.#response.status >= 200 || this.#response.status === 101) this.#respond();
+    else this.#parseResponse();
+  }
+
+  #onResponseHead(): void {
+    const { hooks } = this.#engine.options;
+    const response = this.#response;
+    if (this.#engine.worker.tracer.enabled) this.#trace('response', `${response.status} ${response.reason}`);
+    if (response.status === 101 && !(this.#upgrading && response.has(HeadFlag.Upgrade))) {
+      this.#engine.increment(Counter.ResponsesMalformed);
+      this.#answer(refusal(502, AnswerReason.UnexpectedUpgrade));
+      return;
+    }
+    this.#responseVerdict = null;
+    if (hooks.response === null) {
+      this.#respond();
+      return;
+    }
+    this.#hookResponse = new HookResponse(this.#hookRequest as HookRequest, response);
+    this.#responsePhase = Response.Deciding;
+    try {
+      const verdict = hooks.response(this.#hookResponse);
+      if (!(verdict instanceof Promise)) {
+        this.#applyResponse(verdict);
+        return;
+      }
+      const serial = this.#serial;
+      verdict.then(
+        (later) => {
+          if (serial === this.#serial) this.#guarded(() => this.#applyResponse(later));
+        },
+        () => {
+          if (serial === this.#serial) this.#answer(refusal(500, AnswerReason.HookFailed));
+        },
+      );
+    } catch (error) {
+      this.#failedHook(error);
+    }
+  }
+
+  #applyResponse(verdict: ResponseVerdict | undefined): void {
+    if (verdict?.action === 'block') {
+      this.#engine.increment(Counter.RequestsRefused);
+      this.#answer(refusal(verdict.status ?? 403, verdict.reason));
+      return;
+    }
+    this.#responseVerdict = verdict ?? null;
+    this.#respond();
+  }
+
+  /** Writes the final head with framing of its own, and begins the body. */
+  #respond(): void {
+    const engine = this.#engine;
+    const upstream = this.#upstream as UpstreamConnection;
+    const request = this.#request;
+    const response = this.#response;
+    const framing = responseFraming(response, this.#upstreamMethod);
+    const isTunnel = framing === BodyFraming.Tunnel;
+    const hasBody = framing !== BodyFraming.None && !isTunnel;
+    const transform = hasBody ? this.#responseVerdict?.transformBody : undefined;
+    const isHead = request.method === Method.Head;
+    const reframe = hasBody && (transform !== undefined || framing !== BodyFraming.Length);
+    const chunked = reframe && !isHead && request.minorVersion === 1;
+    this.#closeDelimited = reframe && !isHead && !chunked;
+    // A request that is still coming cannot be followed by another one.
+    if (!this.#up.reader.done || this.#closeDelimited || this.#requestBroken) this.#closing = true;
+    const forward = engine.responseForward;
+    forward.via = engine.via;
+    forward.date = engine.date();
+    forward.chunked = chunked;
+    forward.contentLength = reframe ? -1 : this.#contentLength(framing, isHead);
+    forward.close = this.#closing && !isTunnel;
+    forward.keepAlive = request.minorVersion === 0 && !this.#closing;
+    forward.upgrade = isTunnel;
+    forward.status = this.#responseVerdict?.status ?? 0;
+    const edits = this.#hookResponse?.fields.edits;
+    forward.edits = edits === undefined || edits.isEmpty ? null : edits;
+    if (!this.#writeDown()) return;
+    this.#responsePhase = Response.Body;
+    this.#responded = true;
+    this.#down.frame(isTunnel ? BodyFraming.UntilClose : framing, response.contentLength, chunked);
+    if (isHead && hasBody) this.#down.discardBody();
+    else if (transform !== undefined) this.#down.transformBy(transform);
+    upstream.consumeTo(upstream.inAt);
+    if (isTunnel) this.#beginTunnel();
+    else this.#runDown();
+  }
+
+  /** Content-Length to write: of the body, or as a fact about one that is not sent (HEAD, 304). */
+  #contentLength(framing: BodyFraming, isHead: boolean): number {
+    const { status, contentLength } = this.#response;
+    if (status === 101 || status === 204) return -1;
+    if (isHead || status === 304) return contentLength;
+    return framing === BodyFraming.Length ? contentLength : 0;
+  }
+
+  #flushDown(): void {
+    this.#down.run();
+  }
+
+  #runDown(): void {
+    const upstream = this.#upstream;
+    const connection = this.#connection as HttpConnection;
+    if (this.#phase !== Phase.Forwarding && this.#phase !== Phase.Answering) return;
+    let fault = 0;
+    try {
+      fault = this.#down.run();
+    } catch {
+      this.#failedTransform();
+      return;
+    }
+    if (fault < 0) {
+      this.#engine.increment(Counter.ResponsesMalformed);
+      this.#abortBoth(CloseReason.OriginError);
+      return;
+    }
+    if (this.#phase === Phase.Forwarding && this.#responsePhase !== Response.Body) return;
+    if (upstream !== null && this.#down.wantsInput) upstream.receive();
+    if (!this.#down.drained) return;
+    if (upstream !== null) this.#releaseUpstream(upstream);
+    if (!connection.sending && this.#upstream === null) this.#complete();
+  }
+
+  /** The whole response is here. Its connection serves another request only if both messages ended cleanly. */
+  #releaseUpstream(upstream: UpstreamConnection): void {
+    const requestDone = this.#up.drained && !this.#requestBroken;
+    // The last bytes of the request are on their way: their completion comes, and this is asked again.
+    if (requestDone && upstream.sending) return;
+    this.#upstream = null;
+    this.#up.abandon();
+    const clean =
+      requestDone &&
+      upstream.inSlot < 0 &&
+      !upstream.ended &&
+      this.#response.persistent &&
+      this.#down.reader.framing !== BodyFraming.UntilClose;
+    if (clean) upstream.group.give(upstream, this.#engine.io.now());
+    else upstream.discard();
+  }
+
+  // --- after 101 -------------------------------------------------------------------------------------------------
+
+  #beginTunnel(): void {
+    this.#phase = Phase.Tunneling;
+    (this.#connection as HttpConnection).cancelReceive();
+    this.#openTunnel();
+  }
+
+  /** When the head and early bytes have gone down and nothing is under way, both descriptors go to the relay. */
+  #openTunnel(): void {
+    const connection = this.#connection as HttpConnection;
+    const upstream = this.#upstream as UpstreamConnection;
+    this.#down.run();
+    if (this.#down.hasStaged || upstream.inSlot >= 0 || connection.sending || upstream.sending) return;
+    if (connection.receiving) return;
+    this.#upstream = null;
+    this.#free();
+    connection.exchange = null;
+    new HttpTunnel(this.#engine.relays, connection, upstream);
+  }
+
+  // --- answers of our own ----------------------------------------------------------------------------------------
+
+  /** Answers by this node itself. Only while nothing of a final response has been written. */
+  #answer(answer: Answer): void {
+    assert(!this.#responded && this.#phase !== Phase.Answering);
+    const connection = this.#connection as HttpConnection;
+    const request = this.#request;
+    const engine = this.#engine;
+    const requestDone = request.length > 0 && this.#requestIsHere();
+    this.#dropUpstream();
+    this.#up.abandon();
+    this.#phase = Phase.Answering;
+    this.#responded = true;
+    // What is left of the request cannot be told from the next one without reading it.
+    if (!requestDone) this.#closing = true;
+    if (engine.worker.tracer.enabled) this.#trace('response', `${answer.status} ${answer.why}`);
+    const down = this.#down;
+    down.begin(null, connection, this);
+    const at = down.open();
+    const omitBody = request.method === Method.Head;
+    const end =
+      at < 0
+        ? -1
+        : writeOwnResponse(engine.io.arena.bytes, at, down.limit, {
+            status: answer.status,
+            date: engine.date(),
+            fields: answer.fields,
+            body: answer.body,
+            omitBody: true,
+            close: this.#closing,
+            keepAlive: request.minorVersion === 0,
+          });
+    if (end < 0) {
+      // No memory, or a hook's fields are larger than a slot: there is no way to say so.
+      this.#abortBoth(CloseReason.Limit);
+      return;
+    }
+    down.extend(end);
+    if (!omitBody && answer.status !== 204 && answer.status !== 304) down.bodyFrom(answer.body);
+    if (connection.inSlot >= 0) connection.consumeTo(connection.inAt);
+    this.#runDown();
+  }
+
+  /** All bytes of the request have been read: a body was read by the pump, or there is none. */
+  #requestIsHere(): boolean {
+    if (this.#phase === Phase.Forwarding && this.#upstream !== null) return this.#up.reader.done;
+    return requestFraming(this.#request) === BodyFraming.None;
+  }
+
+  // --- the end ---------------------------------------------------------------------------------------------------
+
+  #complete(): void {
+    const connection = this.#connection as HttpConnection;
+    const closing = this.#closing || this.#engine.draining;
+    this.#free();
+    if (closing) connection.linger();
+    else connection.next();
+  }
+
+  /** Ends both sides, because one of them failed. */
+  #abortBoth(reason: CloseReason): void {
+    const connection = this.#connection as HttpConnection;
+    const byReset = this.#closeDelimited && this.#responded;
+    this.abort();
+    connection.exchange = null;
+    connection.finish(reason, byReset);
+  }
+
+  /** The client connection is being closed: lets go of the upstream and is free. */
+  abort(): void {
+    if (this.#phase === Phase.Free) return;
+    this.#dropUpstream();
+    this.#free();
+  }
+
+  #dropUpstream(): void {
+    const upstream = this.#upstream;
+    if (upstream === null) return;
+    this.#upstream = null;
+    upstream.discard();
+  }
+
+  #free(): void {
+    this.#serial++;
+    this.#phase = Phase.Free;
+    this.#up.abandon();
+    this.#down.abandon();
+    this.#connection = null;
+    this.#plan = null;
+    this.#group = null;
+    this.#requestVerdict = null;
+    this.#responseVerdict = null;
+    this.#hookRequest = null;
+    this.#hookResponse = null;
+    this.#engine.giveExchange(this);
+  }
+
+  // --- time ------------------------------------------------------------------------------------------------------
+
+  /** Looks whether a limit of time is reached; `now` in monotonic milliseconds. */
+  sweep(now: number): void {
+    const { limits } = this.#engine.worker;
+    const connection = this.#connection as HttpConnection;
+    if (this.#phase === Phase.Head) {
+      if (now - this.#stepAt < limits.headMs) return;
+      this.#engine.increment(Counter.ClientTimeouts);
+      this.#answer(refusal(408, AnswerReason.RequestTimeout));
+      return;
+    }
+    if (connection.sending && now - this.#clientAt >= limits.bodyIdleMs) {
+      this.#engine.increment(Counter.ClientTimeouts);
+      this.#abortBoth(CloseReason.ClientIdle);
+      return;
+    }
+    if (this.#phase === Phase.Forwarding) this.#sweepForwarding(now);
+    else if (this.#phase === Phase.Answering && this.#down.stalled) this.#runDown();
+  }
+
+  #sweepForwarding(now: number): void {
+    const { limits } = this.#engine.worker;
+    if (this.#up.stalled) this.#runUp();
+    if (this.#phase === Phase.Forwarding && this.#down.stalled) this.#runDown();
+    if (this.#phase !== Phase.Forwarding) return;
+    if (this.#up.paused && now - this.#stepAt >= limits.continueMs) this.#continueByOurselves(now);
+    const connection = this.#connection as HttpConnection;
+    const upstream = this.#upstream;
+    if (upstream === null) return;
+    if (this.#up.wantsInput && connection.receiving) {
+      if (!this.#sweepRequestBody(now)) return;
+    } else this.#resetBodyWindow(now);
+    if (upstream.sending && now - this.#upstreamAt >= limits.bodyIdleMs) {
+      this.#upstreamTimeout(CloseReason.OriginError);
+    } else if (this.#responsePhase === Response.Body) {
+      const waits = this.#down.wantsInput && upstream.receiving;
+      if (waits && now - this.#upstreamAt >= limits.bodyIdleMs)
+        this.#upstreamTimeout(CloseReason.OriginError);
+    } else if (this.#responsePhase === Response.Awaited && (this.#up.drained || this.#requestBroken)) {
+      const gone = this.#halfClosedAt > 0 && now - this.#halfClosedAt >= HALF_CLOSED_MS;
+      if (gone) {
+        this.#engine.increment(Counter.ClientAborts);
+        this.#abortBoth(CloseReason.ClientClosed);
+      } else if (now - this.#upstreamAt >= limits.responseMs) this.#upstreamTimeout(CloseReason.OriginError);
+    }
+  }
+
+  /** False when the client was too slow. A few bytes now and then do not count as progress (RFC 9110 section 15.5.9). */
+  #sweepRequestBody(now: number): boolean {
+    if (now - this.#stepAt < this.#engine.worker.limits.bodyIdleMs) return true;
+    if (this.#bodyBytes >= BODY_BYTES_MIN) {
+      this.#resetBodyWindow(now);
+      return true;
+    }
+    this.#engine.increment(Counter.ClientTimeouts);
+    this.#closing = true;
+    if (this.#responded) this.#abortBoth(CloseReason.ClientIdle);
+    else this.#answer(refusal(408, AnswerReason.RequestTimeout));
+    return false;
+  }
+
+  #resetBodyWindow(now: number): void {
+    if (this.#up.paused) return;
+    this.#stepAt = now;
+    this.#bodyBytes = 0;
+  }
+
+  #upstreamTimeout(reason: CloseReason): void {
+    this.#engine.increment(Counter.UpstreamTimeouts);
+    if (this.#responded) this.#abortBoth(reason);
+    else this.#answer(refusal(504, AnswerReason.ResponseTimeout));
+  }
+
+  /** RFC 9110 section 10.1.1: the client must not wait for ever; a later 100 of the upstream is then swallowed. */
+  #continueByOurselves(now: number): void {
+    const at = this.#down.open();
+    if (at < 0 || at + CONTINUE_RESPONSE.length > this.#down.limit) return;
+    this.#engine.io.arena.bytes.set(CONTINUE_RESPONSE, at);
+    this.#down.extend(at + CONTINUE_RESPONSE.length);
+    this.#sentContinue = true;
+    this.#up.paused = false;
+    this.#stepAt = now;
+    this.#clientAt = now;
+    this.#flushDown();
+    this.#runUp();
+  }
+
+  // --- trace -----------------------------------------------------------------------------------------------------
+
+  #traceRequest(): void {
+    this.#trace('request', `${this.#request.methodText} ${this.#request.authority}${this.#request.path}`);
+  }
+
+  #trace(stage: 'request' | 'response' | 'connect', text: string): void {
+    this.#engine.trace((this.#connection as HttpConnection).stream, stage, text);
+  }
+}
+
+const METHODS: ReadonlyMap<string, Method> = new Map(
+  Object.entries(Method).map(([name, method]) => [name.toUpperCase(), method]),
+);
