@@ -384,6 +384,28 @@ function spliceTests(test: DeclareTest): void {
     assert.equal((await bench.run((c, tag) => io.splice(server, writer, 100, c, tag))).result, 0);
   });
 
+  test('lets a splice wait for room in its target', async (bench) => {
+    const { io } = bench;
+    const [client, server] = await bench.tcpPair();
+    const [reader, writer] = io.pipe();
+    bench.keep(reader);
+    bench.keep(writer);
+    const page = bench.slot();
+    let filled = 0;
+    for (let result = 0; result >= 0; result = io.tryWrite(writer, page, 4096)) filled += result;
+    assert.ok(filled > 0);
+    await bench.send(client, 'waits');
+    const waiting = bench.started((c, tag) => io.splice(server, writer, 100, c, tag));
+    await bench.turn();
+    await bench.turn();
+    assert.equal(bench.io.audit().operations, 1);
+    for (let drained = 0; drained < filled; drained += 4096)
+      assert.equal(io.tryRead(reader, page, 4096), 4096);
+    assert.equal((await waiting.done).result, 5);
+    assert.equal(io.tryRead(reader, page, 4096), 5);
+    assert.equal(bench.text(page, 5), 'waits');
+  });
+
   test('cancels a splice that waits', async (bench) => {
     const { io } = bench;
     const [, server] = await bench.tcpPair();
