@@ -1,9 +1,11 @@
 import { assert } from '#base/assert.ts';
-import { formatIp, parseIp, type SocketAddress, unmapIp } from '#base/ip.ts';
+import type { SocketAddress } from '#base/ip.ts';
 import type { Context, Endpoint } from '#contract/context.ts';
 import { type Completion, CompletionFlag, Errno, type Fd, type OperationId } from '#io/io.ts';
 import type { InboundStream, NetworkId, StreamHandler, Worker } from '#proxy/proxy-contract.ts';
 import { Counter } from '#proxy/stats.ts';
+
+import { socketEndpoint } from './endpoint.ts';
 
 /** How a listener's streams enter. */
 export interface TcpListenerOptions {
@@ -48,7 +50,7 @@ export class TcpListener implements Completion {
     this.#options = options;
     this.#handler = handler;
     this.fd = options.inherited ?? worker.io.listen(options.listen);
-    this.#local = asEndpoint(worker.io.localAddress(this.fd));
+    this.#local = socketEndpoint(worker.io.localAddress(this.fd));
     this.#arm();
   }
 
@@ -92,7 +94,7 @@ export class TcpListener implements Completion {
     const { context, network, wish, route, rule } = this.#options;
     let source: Endpoint;
     try {
-      source = asEndpoint(io.remoteAddress(fd));
+      source = socketEndpoint(io.remoteAddress(fd));
     } catch {
       // The peer reset the connection before it was looked at.
       io.close(fd);
@@ -114,9 +116,4 @@ export class TcpListener implements Completion {
     if (this.#accepting) return;
     this.#timer = this.#worker.io.timer(ACCEPT_PAUSE_MS, this, TAG_RETRY);
   }
-}
-
-function asEndpoint(address: SocketAddress): Endpoint {
-  if (address.family === 'unix') return { address: 'unix', port: 0 };
-  return { address: formatIp(unmapIp(parseIp(address.address) as Uint8Array)), port: address.port };
 }
