@@ -47,7 +47,9 @@ export interface TestHost extends TunnelHost {
   readonly io: Io;
   readonly events: TunnelEvent[];
   readonly anySource: readonly IpPrefix[];
-  /** Ends the engine. @throws Error when a descriptor, operation, timer or slot is left behind. */
+  /** Has `cleanup` run by `stop`, the latest first. */
+  defer(cleanup: () => void | Promise<void>): void;
+  /** Runs what was deferred and ends the engine. @throws Error when a descriptor, operation, timer or slot is left behind. */
   stop(): Promise<void>;
 }
 
@@ -81,6 +83,7 @@ export function openTestHost(
   };
   const recorded = new RecordingSink(io, packets);
   const events: TunnelEvent[] = [];
+  const cleanups: (() => void | Promise<void>)[] = [];
   return {
     io,
     worker,
@@ -91,8 +94,12 @@ export function openTestHost(
     log: (event) => events.push(event),
     events,
     anySource: [parsePrefix('0.0.0.0/0') as IpPrefix, parsePrefix('::/0') as IpPrefix],
+    defer: (cleanup) => {
+      cleanups.push(cleanup);
+    },
     stop: async () => {
       try {
+        for (const cleanup of cleanups.reverse()) await cleanup();
         await until('nothing is left behind', () => leftBehind(io) === 0);
       } catch (error) {
         throw new Error(JSON.stringify(io.audit()), { cause: error });
