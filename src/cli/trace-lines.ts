@@ -44,10 +44,8 @@ export class TraceLines {
       this.#terminal.out(`${paint(this.#terminal, 'bold', `flow ${flow}`)} ${this.#head(first)}\n`);
     }
     this.#current = flow;
-    for (const event of events) {
-      this.#line('', startedAt, event);
-      if (event.stage === 'end') this.#startedAt.delete(flow);
-    }
+    // A flow may end in two layers, one after the other: its start stays known.
+    for (const event of events) this.#line('', startedAt, event);
   }
 
   #head(event: TraceEvent): string {

@@ -1,4 +1,4 @@
-import { isAlias, isMap, isScalar, isSeq, LineCounter, type Node, parseDocument, type Document } from 'yaml';
+import { isAlias, isMap, isScalar, isSeq, LineCounter, Document, type Node, parseDocument } from 'yaml';
 
 import type { Mistake } from './mistake.ts';
 
@@ -22,12 +22,12 @@ export class ConfigDocument {
   /** Parses `text`; mistakes of YAML itself are in `mistakes` afterwards. Never throws. */
   constructor(file: string, text: string) {
     this.file = file;
-    this.#document = parseDocument(text, { lineCounter: this.#lines, prettyErrors: false, uniqueKeys: true });
+    this.#document = this.#parse(text);
     for (const error of this.#document.errors) {
       // Only the first line: the rest can quote the file, which may hold a secret.
       this.#push(this.#mistakes, error.pos[0], '', `not valid YAML: ${firstLine(error.message)}`);
     }
-    this.value = this.#document.errors.length > 0 ? undefined : this.#plain();
+    this.value = this.#mistakes.length > 0 ? undefined : this.#plain();
   }
 
   /** What is wrong, in the order of the file. */
@@ -58,6 +58,16 @@ export class ConfigDocument {
   /** Line of the value at `path`, counted from 1. */
   lineOf(path: Path): number {
     return this.#lines.linePos(this.#offsetOf(path, false)).line;
+  }
+
+  #parse(text: string): Document {
+    try {
+      return parseDocument(text, { lineCounter: this.#lines, prettyErrors: false, uniqueKeys: true });
+    } catch {
+      // The composer recurses: a document nested tens of thousands deep exhausts the stack.
+      this.#push(this.#mistakes, 0, '', 'not valid YAML: nested too deeply; expected a Rampart config');
+      return new Document();
+    }
   }
 
   #plain(): unknown {
