@@ -83,6 +83,12 @@ const EVICTION_SAMPLE = 16;
 /** A reset connection is remembered this long at most: only stragglers are still to come. */
 const TCP_RESET_MS = 10_000;
 
+/**
+ * A refusal is remembered this long, from its first packet: retries of one attempt cost no hook, and a changed policy is
+ * felt soon.
+ */
+export const REFUSAL_MS = 3000;
+
 // The record of a flow: eight words, half a cache line, all that a packet of a known flow reads but its counters.
 const RECORD = 8;
 /** Network, version and protocol: `tagOf`. 0 marks a free slot. */
@@ -273,6 +279,13 @@ export class FlowTable<Cold> {
     this.#records[flow * RECORD + LAST_SEEN] = now | 0;
   }
 
+  /** Counts more packets without making the flow younger. */
+  addPackets(flow: FlowIndex, direction: number, packets: number, bytes: number): void {
+    const at = flow * 4 + direction * 2;
+    this.counters[at] = (this.counters[at] as number) + packets;
+    this.counters[at + 1] = (this.counters[at + 1] as number) + bytes;
+  }
+
   /** A `FlowAction`. */
   action(flow: FlowIndex): number {
     return (this.#records[flow * RECORD + META] as number) & 0xff;
@@ -387,6 +400,13 @@ export class FlowTable<Cold> {
     this.#records[at] = ((this.#records[at] as number) & 0xff00) | action | (detail << 16);
   }
 
+  /** The client of the flow has come over another tunnel. */
+  setIngress(flow: FlowIndex, tunnel: number): void {
+    assert(tunnel >= 0 && tunnel <= 0xffff);
+    const at = flow * RECORD + TUNNELS;
+    this.#records[at] = ((this.#records[at] as number) & ~0xffff) | tunnel;
+  }
+
   setEgress(flow: FlowIndex, tunnel: number): void {
     assert(tunnel >= 0 && tunnel <= 0xffff);
     const at = flow * RECORD + TUNNELS;
@@ -488,6 +508,8 @@ export class FlowTable<Cold> {
   /** After how much silence the flow is forgotten. */
   timeoutMs(flow: FlowIndex): number {
     const limits = this.#limits;
+    const action = this.action(flow);
+    if (action === FlowAction.Drop || action === FlowAction.Reject) return REFUSAL_MS;
     const protocol = this.protocol(flow);
     if (protocol === IpProtocol.Tcp) return tcpTimeoutMs(limits, this.tcpState(flow));
     if (protocol === IpProtocol.Udp) return limits.udpIdleMs;
