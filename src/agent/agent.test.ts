@@ -125,7 +125,9 @@ test('a socket left by a dead process is replaced, one of a live process is not'
   await server.close();
   // What a killed process leaves: a socket that nobody listens at.
   const left = `${path}.left`;
-  const program = `require('node:net').createServer().listen(${JSON.stringify(left)}, () => process.kill(process.pid, 'SIGKILL'))`;
+  const program =
+    `require('node:net').createServer().listen(${JSON.stringify(left)}, () => ` +
+    `process.kill(process.pid, 'SIGKILL'))`;
   assert.equal(spawnSync(process.execPath, ['-e', program]).signal, 'SIGKILL');
   assert.ok(statSync(left).isSocket());
   const server2 = await AgentServer.listen(left, source);

@@ -41,7 +41,8 @@ export class AgentClient {
         const denied = cause.code === 'EACCES' || cause.code === 'EPERM';
         const text = denied
           ? `the control socket ${path} belongs to another user; run this as the user that runs Rampart`
-          : `no Rampart answers at ${path}; start one with \`rampart run -c FILE\`, or name its socket with --socket`;
+          : `no Rampart answers at ${path}; start one with \`rampart run -c FILE\`, or name its ` +
+            'socket with --socket';
         reject(new RampartError('RAMP_CONNECT', text, { cause }));
       });
     });

@@ -50,7 +50,9 @@ export class AgentServer {
       );
     }
     if (await answers(path)) {
-      const text = `another process has the control socket ${path}; stop it, or give this one its own (telemetry.control)`;
+      const text =
+        `another process has the control socket ${path}; stop it, or give this one its ` +
+        'own (telemetry.control)';
       throw new RampartError('RAMP_LISTEN', text);
     }
     try {
@@ -233,6 +235,8 @@ function answers(path: string): Promise<boolean> {
 
 function listenFailure(path: string, cause: unknown): RampartError {
   const reason = (cause as NodeJS.ErrnoException).code ?? (cause as Error).message;
-  const text = `the control socket ${path} cannot be made (${reason}); give another path (telemetry.control), or off`;
+  const text =
+    `the control socket ${path} cannot be made (${reason}); give another path ` +
+    '(telemetry.control), or off';
   return new RampartError('RAMP_LISTEN', text, { cause });
 }

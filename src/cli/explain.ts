@@ -92,7 +92,9 @@ function readQuery(
   const bare = parseIp(ends.destination);
   const target = bare === null ? parseTarget(ends.destination) : { host: formatIp(bare), port: 0 };
   if (target === null || parseIp(target.host) === null) {
-    const text = `"${ends.destination}" is no destination; expected an address and port: 10.10.0.10:80 or [fd00::1]:80`;
+    const text =
+      `"${ends.destination}" is no destination; expected an address and port: ` +
+      '10.10.0.10:80 or [fd00::1]:80';
     throw new RampartError('RAMP_USAGE', text);
   }
   const protocol = options.protocol ?? (target.port === 0 ? 'icmp' : 'tcp');

@@ -63,7 +63,8 @@ export async function trace(terminal: Terminal, options: TraceOptions): Promise<
       count += sink.take(batch, countMax - count);
       if (batch.lost > 0) {
         terminal.error(
-          `${paint(terminal, 'yellow', 'warning')} ${batch.lost} were lost: this is too slow for the traffic\n`,
+          `${paint(terminal, 'yellow', 'warning')} ${batch.lost} were lost: this is too slow for ` +
+            'the traffic\n',
         );
       }
       if (count >= countMax) client.close();

@@ -81,18 +81,21 @@ test('an empty, a scalar and a hostile document are mistakes of their own', () =
   }
 });
 
-test('listeners overlap by wildcard addresses, not across protocols, nor where the kernel picks the port', () => {
-  const ramps = (one: string, two: string) => mistakesOf(`on_ramps:\n  - ${one}\n  - ${two}\n`);
-  const tcp = (name: string, listen: string) => `{ name: ${name}, type: tcp, listen: "${listen}" }`;
-  const udp = (name: string, listen: string) => `{ name: ${name}, type: udp, listen: "${listen}" }`;
-  assert.equal(ramps(tcp('a', ':80'), tcp('b', '10.0.0.1:80')).length, 1);
-  assert.equal(ramps(tcp('a', '0.0.0.0:80'), tcp('b', '10.0.0.1:80')).length, 1);
-  assert.equal(ramps(tcp('a', '0.0.0.0:80'), tcp('b', '[fd00::1]:80')).length, 0);
-  assert.equal(ramps(tcp('a', '10.0.0.1:80'), tcp('b', '10.0.0.2:80')).length, 0);
-  assert.equal(ramps(tcp('a', ':80'), udp('b', ':80')).length, 0);
-  assert.equal(ramps(tcp('a', '127.0.0.1:0'), tcp('b', '127.0.0.1:0')).length, 0);
-  assert.equal(ramps(tcp('a', 'unix:/x'), tcp('b', 'unix:/x')).length, 1);
-});
+test(
+  'listeners overlap by wildcard addresses, not across protocols, nor where the kernel picks ' + 'the port',
+  () => {
+    const ramps = (one: string, two: string) => mistakesOf(`on_ramps:\n  - ${one}\n  - ${two}\n`);
+    const tcp = (name: string, listen: string) => `{ name: ${name}, type: tcp, listen: "${listen}" }`;
+    const udp = (name: string, listen: string) => `{ name: ${name}, type: udp, listen: "${listen}" }`;
+    assert.equal(ramps(tcp('a', ':80'), tcp('b', '10.0.0.1:80')).length, 1);
+    assert.equal(ramps(tcp('a', '0.0.0.0:80'), tcp('b', '10.0.0.1:80')).length, 1);
+    assert.equal(ramps(tcp('a', '0.0.0.0:80'), tcp('b', '[fd00::1]:80')).length, 0);
+    assert.equal(ramps(tcp('a', '10.0.0.1:80'), tcp('b', '10.0.0.2:80')).length, 0);
+    assert.equal(ramps(tcp('a', ':80'), udp('b', ':80')).length, 0);
+    assert.equal(ramps(tcp('a', '127.0.0.1:0'), tcp('b', '127.0.0.1:0')).length, 0);
+    assert.equal(ramps(tcp('a', 'unix:/x'), tcp('b', 'unix:/x')).length, 1);
+  },
+);
 
 test('the same prefix may stand in any number of vnets, and nested in one, yet not twice', () => {
   const config = (routes: string) => `
@@ -121,7 +124,9 @@ test('a thousand vnets with one prefix are read quickly and are no duplicates', 
     { length: 1000 },
     (_, n) => `  - { account: a, vnet: v${n}, to: 10.0.0.0/24, via: s }`,
   );
-  const text = `on_ramps: [{ name: t, type: gue, listen: ":6080" }]\noff_ramps: [{ name: s, type: sockets }]\nroutes:\n${routes.join('\n')}`;
+  const text =
+    'on_ramps: [{ name: t, type: gue, listen: ":6080" }]\noff_ramps: [{ name: s, type: ' +
+    `sockets }]\nroutes:\n${routes.join('\n')}`;
   assert.equal(parseConfig('x.yaml', text).config.routes.length, 1000);
 });
 

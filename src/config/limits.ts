@@ -190,7 +190,8 @@ export const LIMITS = Object.freeze({
     [1 * KIB, 16 * KIB, 28 * KIB],
     [
       'a message head, start line included',
-      'twice what common origins accept; it has to fit into a stream buffer of 32 KiB with room for added fields',
+      'twice what common origins accept; it has to fit into a stream buffer of 32 KiB with room ' +
+        'for added fields',
       'a request is answered 431 (414 where the target alone is too long), a response is answered 502',
     ],
   ),
@@ -218,7 +219,8 @@ export const LIMITS = Object.freeze({
     [64, 1024, 65_536],
     [
       'packet buffers of one worker',
-      'a slot holds the largest packet with its headers (about 68 KiB), so this maps about 68 MiB, used as needed',
+      'a slot holds the largest packet with its headers (about 68 KiB), so this maps about 68 ' +
+        'MiB, used as needed',
       'packets are dropped with no_buffer',
     ],
   ),
@@ -242,7 +244,8 @@ export const LIMITS = Object.freeze({
     [64, 4 * KIB, 60 * KIB],
     [
       'the context of an IP tunnel, as it comes in',
-      'names, groups and labels need a few hundred bytes; a GUE context is limited to 124 bytes by its header',
+      'names, groups and labels need a few hundred bytes; a GUE context is limited to 124 bytes ' +
+        'by its header',
       'the tunnel is refused with context_too_long',
     ],
   ),
@@ -287,7 +290,9 @@ function valueSchema(definition: LimitDefinition): z.ZodType<number | undefined>
   const { min, max } = definition;
   const range = `between ${formatLimit(definition, min)} and ${formatLimit(definition, max)}`;
   const byDefault = formatLimit(definition, definition.default);
-  const words = `Limits ${definition.limits}. Default ${byDefault}: ${definition.reason}. Reached: ${definition.reached}.`;
+  const words =
+    `Limits ${definition.limits}. Default ${byDefault}: ${definition.reason}. ` +
+    `Reached: ${definition.reached}.`;
   const schema =
     definition.unit === 'duration'
       ? duration(definition, `a duration ${range}, such as "${byDefault}"`)

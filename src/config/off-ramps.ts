@@ -180,7 +180,8 @@ const onRampSchema = z
     on_ramp: z.string().describe('Name of an on-ramp of type tun, ip-tunnel or gue.'),
   })
   .describe(
-    "Back into the tunnels of an on-ramp: the tunnel of the flow's own network whose sources hold the destination.",
+    "Back into the tunnels of an on-ramp: the tunnel of the flow's own network whose sources hold the " +
+      'destination.',
   );
 
 const socketsSchema = z

@@ -38,9 +38,9 @@ function opening(properties: Readonly<Record<string, Schema>>): string {
   );
   return `# Config
 
-One YAML file. Unknown keys are mistakes; every mistake is told with file, line and column, all of them at once, and nothing
-is started. \`rampart check FILE\` checks a file and its hooks without starting anything. For help while you type, begin the file
-with
+One YAML file. Unknown keys are mistakes; every mistake is told with file, line and column, all of them at
+once, and nothing is started. \`rampart check FILE\` checks a file and its hooks without starting anything.
+For help while you type, begin the file with
 
 \`\`\`yaml
 # yaml-language-server: $schema=/path/to/rampart/docs/reference/config.schema.json
@@ -50,8 +50,9 @@ with
 | --- | --- |
 ${rows.join('\n')}
 
-Addresses are \`10.0.0.1:80\`, \`[fd00::1]:80\`, \`:80\` (all addresses) or \`unix:/path\`. Durations are \`250ms\`, \`30s\`,
-\`5m\`, \`1h30m\`; sizes \`512\`, \`64KiB\`, \`1MiB\`. Names have letters, digits, \`.\`, \`_\` and \`-\`, at most 63.`;
+Addresses are \`10.0.0.1:80\`, \`[fd00::1]:80\`, \`:80\` (all addresses) or \`unix:/path\`. Durations are
+\`250ms\`, \`30s\`, \`5m\`, \`1h30m\`; sizes \`512\`, \`64KiB\`, \`1MiB\`. Names have letters, digits, \`.\`,
+\`_\` and \`-\`, at most 63.`;
 }
 
 function listOfTypes(key: string, list: Schema): string {
@@ -70,12 +71,13 @@ ${list.description} A list.
 
 ${keyTable(list.items as Schema)}
 
-Of the routes that match a flow, the longest prefix wins; then a route with ports before one with only a protocol before one with
-neither; then one that names an on-ramp before one that does not. The order in the file means nothing. The same prefix may stand
-in any number of vnets; twice in one, for the same protocol, ports and on-ramp, is a mistake.
+Of the routes that match a flow, the longest prefix wins; then a route with ports before one with only a
+protocol before one with neither; then one that names an on-ramp before one that does not. The order in the
+file means nothing. The same prefix may stand in any number of vnets; twice in one, for the same protocol,
+ports and on-ramp, is a mistake.
 
-A TUN device or a SEQPACKET tunnel cannot tell networks apart, so an off-ramp of these types carries one network only: routes of
-two networks that name it are a mistake.`;
+A TUN device or a SEQPACKET tunnel cannot tell networks apart, so an off-ramp of these types carries one
+network only: routes of two networks that name it are a mistake.`;
 }
 
 function contextSection(properties: Readonly<Record<string, Schema>>): string {
@@ -88,7 +90,10 @@ function limits(): string {
   const rows = Object.entries(LIMITS).map(([limit, definition]) => {
     const range = `${formatLimit(definition, definition.min)} to ${formatLimit(definition, definition.max)}`;
     const byDefault = formatLimit(definition, definition.default);
-    return `| \`${limitKey(limit)}\` | ${byDefault} | ${range} | ${cell(definition.limits)} | ${cell(definition.reason)} | ${cell(definition.reached)} |`;
+    return (
+      `| \`${limitKey(limit)}\` | ${byDefault} | ${range} | ${cell(definition.limits)} | ` +
+      `${cell(definition.reason)} | ${cell(definition.reached)} |`
+    );
   });
   return `## limits
 
@@ -103,7 +108,10 @@ function keyTable(schema: Schema): string {
   const required = new Set(schema.required ?? []);
   const rows = Object.entries(schema.properties ?? {}).map(([key, value]) => {
     const need = required.has(key) ? ' Needed.' : '';
-    return `| \`${key}\` | ${cell(typeText(value))} | ${cell(value.description ?? '')}${need}${defaultText(value)} |`;
+    return (
+      `| \`${key}\` | ${cell(typeText(value))} | ` +
+      `${cell(value.description ?? '')}${need}${defaultText(value)} |`
+    );
   });
   return ['| key | value | meaning |', '| --- | --- | --- |', ...rows].join('\n');
 }

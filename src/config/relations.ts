@@ -93,7 +93,9 @@ function checkListeners(document: ConfigDocument, parts: Parts): void {
     if (clash === undefined) seen.push({ kind, address: onRamp.listen, path });
     else {
       const other = formatSocketAddress(clash.address);
-      const text = `overlaps the listener ${other} (line ${document.lineOf(clash.path)}); expected another address or port`;
+      const text =
+        `overlaps the listener ${other} (line ${document.lineOf(clash.path)}); ` +
+        'expected another address or port';
       document.mistake(path, text);
     }
   }
@@ -166,7 +168,9 @@ function checkReferences(
     }
     const onRamp = parts.onRamps.find((candidate) => candidate?.name === offRamp.on_ramp);
     if (onRamp?.type === 'tcp' || onRamp?.type === 'udp') {
-      const text = `the on-ramp "${onRamp.name}" is a ${onRamp.type} listener; expected one of type tun, ip-tunnel or gue`;
+      const text =
+        `the on-ramp "${onRamp.name}" is a ${onRamp.type} listener; expected one of ` +
+        'type tun, ip-tunnel or gue';
       document.mistake(path, text);
     }
   }
@@ -186,14 +190,17 @@ function checkUpgrades(document: ConfigDocument, parts: Parts): void {
     const needsStream = offRamp.type === 'sockets' || offRamp.type === 'http';
     const isListener = onRamp?.type === 'tcp' || onRamp?.type === 'udp';
     if (needsStream && route.upgrade === 'none' && !isListener) {
-      const text = `packets cannot leave by an off-ramp of type ${offRamp.type}; expected stream, sniff or http`;
+      const text = `packets cannot leave by an off-ramp of type ${offRamp.type}; expected stream, ` +
+'sniff or http';
       document.mistake(path, text);
     }
     if (route.protocol === 'udp' && (route.upgrade === 'http' || route.upgrade === 'sniff')) {
       document.mistake(path, `a UDP flow cannot become ${route.upgrade}; expected none or stream`);
     }
     if (offRamp.type === 'sockets' && offRamp.target === undefined && isListener && !parts.hasHooks) {
-      const text = `the on-ramp "${route.on_ramp}" is a plain listener, its streams name no destination; give the off-ramp "${offRamp.name}" a target`;
+      const text =
+        `the on-ramp "${route.on_ramp}" is a plain listener, its streams name no ` +
+        `destination; give the off-ramp "${offRamp.name}" a target`;
       document.mistake(['routes', index, 'via'], text);
     }
   }
@@ -232,10 +239,14 @@ function checkOffRampNetworks(document: ConfigDocument, parts: Parts): void {
     const own = offRamp.context;
     const foreign = own && words.find((word) => word !== `${own.account}/${own.vnet}`);
     if (foreign !== undefined) {
-      const text = `carries ${own?.account}/${own?.vnet}, yet a route of ${foreign} names it; expected an off-ramp for each network`;
+      const text =
+        `carries ${own?.account}/${own?.vnet}, yet a route of ${foreign} names it; ` +
+        'expected an off-ramp for each network';
       document.mistake(path, text);
     } else if (words.length > 1) {
-      const text = `routes of ${words.join(' and ')} name it; an IP tunnel carries one network: expected an off-ramp for each`;
+      const text =
+        `routes of ${words.join(' and ')} name it; an IP tunnel carries one network: ` +
+        'expected an off-ramp for each';
       document.mistake(path, text);
     } else if (words.length === 0 && own === undefined) {
       const text =
@@ -254,7 +265,8 @@ function checkNetworkIsKnown(document: ConfigDocument, parts: Parts): void {
     if (onRamp === undefined || 'context' in onRamp) continue;
     if (offRamp?.type !== 'tun' && offRamp?.type !== 'ip-tunnel') continue;
     const text =
-      `the on-ramp "${onRamp.name}" brings traffic of many networks and the off-ramp "${offRamp.name}" carries one; ` +
+      `the on-ramp "${onRamp.name}" brings traffic of many networks and the off-ramp ` +
+      `"${offRamp.name}" carries one; ` +
       'expected an account and vnet beside on_ramp';
     document.mistake(['routes', index, 'via'], text);
   }

@@ -40,7 +40,9 @@ test('every limit has a default within its bounds, and can be written and read b
   for (const [limit, definition] of Object.entries(LIMITS)) {
     assert.ok(definition.min <= definition.default && definition.default <= definition.max, limit);
     for (const value of [definition.min, definition.default, definition.max]) {
-      const text = `on_ramps: [{ name: w, type: tcp, listen: ":1" }]\nlimits: { ${limitKey(limit)}: ${formatLimit(definition, value)} }`;
+      const text =
+        'on_ramps: [{ name: w, type: tcp, listen: ":1" }]\nlimits: { ' +
+        `${limitKey(limit)}: ${formatLimit(definition, value)} }`;
       const { config } = parseConfig('x.yaml', text);
       assert.equal(config.limits[limit as keyof typeof config.limits], value, limit);
     }

@@ -11,7 +11,8 @@ export const ioSchema = z
   .enum(['auto', 'uring', 'epoll'])
   .default('auto')
   .describe(
-    'Engine that moves the bytes. auto: io_uring where the kernel allows it, else epoll. RAMPART_IO wins over it.',
+    'Engine that moves the bytes. auto: io_uring where the kernel allows it, else epoll. ' +
+      'RAMPART_IO wins over it.',
   );
 
 /** Path of the application. */

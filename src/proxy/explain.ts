@@ -391,7 +391,9 @@ function chooseOnRamp(config: Config, query: ExplainQuery): OnRampConfig {
     const networks = holders.map(
       (onRamp) => 'context' in onRamp && `${onRamp.name} (${onRamp.context.account}/${onRamp.context.vnet})`,
     );
-    const text = `${query.source} may come in by ${networks.join(' and by ')}; say which by --vnet, --account or --on-ramp`;
+    const text =
+      `${query.source} may come in by ${networks.join(' and by ')}; say which by ` +
+      '--vnet, --account or --on-ramp';
     throw new RampartError('RAMP_USAGE', text);
   }
   const chosen = holders[0] ?? fits.find((onRamp) => !('context' in onRamp)) ?? fits[0];
@@ -400,7 +402,7 @@ function chooseOnRamp(config: Config, query: ExplainQuery): OnRampConfig {
     !('context' in chosen) &&
     (query.account === undefined || query.vnet === undefined)
   ) {
-    const text = `tunnels of the on-ramp ${chosen.name} bring their own context; give it by --account and --vnet`;
+    const text = `tunnels of ${chosen.name} bring their own context; say which by --account and --vnet`;
     throw new RampartError('RAMP_USAGE', text);
   }
   return chosen as OnRampConfig;
@@ -432,7 +434,10 @@ function fixedTarget(offRamp: OffRampConfig | undefined): Target | null {
 function describeOffRamp(offRamp: OffRampConfig, target: Target): string {
   switch (offRamp.type) {
     case 'tun':
-      return `device ${offRamp.device}${offRamp.namespace === null ? '' : ` in namespace ${offRamp.namespace}`}`;
+      return (
+        'device ' +
+        `${offRamp.device}${offRamp.namespace === null ? '' : ` in namespace ${offRamp.namespace}`}`
+      );
     case 'ip-tunnel':
       return `tunnel at ${formatSocketAddress(offRamp.connect)}`;
     case 'gue':

@@ -81,7 +81,8 @@ export function parseContextBlob(
   limit: number,
 ): { readonly json: unknown } | ContextRefusal {
   if (blob.length > limit) {
-    const reason = `the context has ${blob.length} bytes; expected at most ${limit} (limits.context_bytes_max)`;
+    const reason =
+      `the context has ${blob.length} bytes; ` + `expected at most ${limit} (limits.context_bytes_max)`;
     return Object.freeze({ refused: true, drop: DropReason.ContextTooLong, reason });
   }
   try {
