@@ -1,7 +1,7 @@
 /**
- * `offramp` is where flows leave: plain sockets (`socket-off-ramp.ts`), HTTP origins (`origin-off-ramp.ts`), and the
- * `Dialer` (`dialer.ts`) that picks one for a stream after the routes and the `egress` hook. IP tunnels leave through
- * `tunnel`; `proxy.ts` wraps the downgrade through one as a `StreamOffRamp`.
+ * `offramp` is where flows leave: plain sockets (`socket-off-ramp.ts`), HTTP origins (`origin-off-ramp.ts`),
+ * and the `Dialer` (`dialer.ts`) that picks one for a stream after the routes and the `egress` hook. IP
+ * tunnels leave through `tunnel`; `proxy.ts` wraps the downgrade through one as a `StreamOffRamp`.
  */
 import type { Target } from '#contract/context.ts';
 import type { Fd } from '#io/io.ts';
@@ -14,7 +14,10 @@ export interface StreamOffRamp {
   readonly name: string;
   /** Where it goes when the request names no target; null when it needs one. */
   readonly origin: Target | null;
-  /** The source address that it leaves with depends on the client, so connections of two clients are never pooled together. */
+  /**
+   * The source address that it leaves with depends on the client, so connections of two clients are never
+   * pooled together.
+   */
   readonly keepsSource: boolean;
   /**
    * Opens a connected, non-blocking stream; the caller owns it.

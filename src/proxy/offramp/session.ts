@@ -29,7 +29,10 @@ const WAITING_MAX = 8;
 /** Datagrams read from one socket before others get their turn. */
 const READ_BATCH = 32;
 
-/** Opens UDP sessions with a connected socket each: the kernel then reports a dead target, and no stranger gets in. */
+/**
+ * Opens UDP sessions with a connected socket each: the kernel then reports a dead target, and no stranger
+ * gets in.
+ */
 export class SocketSessions implements SessionOpener {
   readonly #worker: Worker;
   readonly #dialer: Dialer;

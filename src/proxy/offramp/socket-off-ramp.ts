@@ -76,7 +76,10 @@ export class SocketOffRamp implements StreamOffRamp {
   }
 }
 
-/** Opens one TCP connection within `timeoutMs`; the caller owns the descriptor. Rejects as `StreamOffRamp.connect` does. */
+/**
+ * Opens one TCP connection within `timeoutMs`; the caller owns the descriptor. Rejects as
+ * `StreamOffRamp.connect` does.
+ */
 export function connectTcp(
   io: Io,
   options: { to: SocketAddress & { family: 4 | 6 }; source: string | null; timeoutMs: number },

@@ -17,6 +17,9 @@ export interface TunnelHost {
   readonly admission: Admission;
   /** One line for the log, a few per tunnel's life and never per packet. */
   readonly log: (event: TunnelEvent) => void;
+  /** A tunnel is open, after it can be found; and is gone, after its flows have ended. */
+  readonly onOpened?: (tunnel: IpTunnel) => void;
+  readonly onClosed?: (tunnel: IpTunnel) => void;
 }
 
 /** What a tunnel tells the log. */
@@ -34,11 +37,13 @@ export function tunnelOpened(host: TunnelHost, tunnel: IpTunnel, text: string): 
   const { counters } = host.worker.stats;
   counters[Counter.TunnelsOpened] = (counters[Counter.TunnelsOpened] as number) + 1;
   host.log({ event: 'opened', tunnel: tunnel.name, text });
+  host.onOpened?.(tunnel);
 }
 
 /** Ends a tunnel's flows, then frees its index. Called once per opened tunnel. */
 export function tunnelClosed(host: TunnelHost, tunnel: IpTunnel, text: string): void {
   host.sink.onTunnelClosed(tunnel);
+  host.onClosed?.(tunnel);
   host.registry.release(tunnel.index);
   const { counters } = host.worker.stats;
   counters[Counter.TunnelsClosed] = (counters[Counter.TunnelsClosed] as number) + 1;

@@ -1,0 +1,152 @@
+import { formatSocketAddress, parseIp } from '#base/ip.ts';
+import type { RouteConfig } from '#config/routes.ts';
+import type { RampStatus } from '#contract/agent.ts';
+import type { Context, Endpoint, FlowProtocol } from '#contract/context.ts';
+import { CloseReason } from '#contract/record.ts';
+import { IpProtocol } from '#packet/parse.ts';
+
+import type { FlowTuple } from './flow/flow-table.ts';
+import { TcpListener } from './onramp/tcp-listener.ts';
+import { UdpListener } from './onramp/udp-listener.ts';
+import { OffRampDialer } from './offramp/dialer.ts';
+import type { StreamOffRamp } from './offramp/offramp.ts';
+import { OriginOffRamp } from './offramp/origin-off-ramp.ts';
+import { SocketSessions } from './offramp/session.ts';
+import { SocketOffRamp } from './offramp/socket-off-ramp.ts';
+import { type Assembly, configContext } from './assembly.ts';
+import type { InboundStream, NetworkId, StreamHandler } from './proxy-contract.ts';
+import { HttpEngine } from './upgrade/http.ts';
+import { StreamDispatcher } from './upgrade/stream.ts';
+
+/** Streams, sessions and HTTP: everything above layer 3, with the plain listeners that lead into it. */
+export class StreamPlane {
+  readonly http: HttpEngine;
+  readonly dispatcher: StreamDispatcher;
+  readonly sessions: SocketSessions;
+  readonly dialer: OffRampDialer;
+  readonly #assembly: Assembly;
+  readonly #offRamps = new Map<string, StreamOffRamp>();
+  readonly #tcp: TcpListener[] = [];
+  readonly #udp: UdpListener[] = [];
+
+  constructor(assembly: Assembly) {
+    this.#assembly = assembly;
+    const { worker, hooks } = assembly;
+    this.#openOffRamps();
+    this.dialer = new OffRampDialer(worker, {
+      offRamps: this.#offRamps,
+      route: (network, context, destination) =>
+        this.route(network, context, { destination, protocol: 'tcp' })?.via ?? null,
+      egress: hooks.egress,
+    });
+    this.http = new HttpEngine(worker, { dialer: this.dialer, hooks });
+    this.dispatcher = new StreamDispatcher(worker, {
+      dialer: this.dialer,
+      hook: hooks.stream,
+      http: this.http,
+    });
+    const session = hooks.session;
+    this.sessions = new SocketSessions(worker, {
+      dialer: this.dialer,
+      hook: session === null ? null : (request) => session(request),
+    });
+  }
+
+  /** The HTTP engine and the stream dispatcher as one: what the stack hands its streams to. */
+  get handler(): StreamHandler {
+    return this.dispatcher;
+  }
+
+  /** Adds an off-ramp that the IP plane has opened. */
+  addOffRamp(offRamp: StreamOffRamp): void {
+    this.#offRamps.set(offRamp.name, offRamp);
+  }
+
+  /** The config's route of a stream or session; null when none matches. */
+  route(
+    network: NetworkId,
+    context: Context,
+    flow: { readonly destination: Endpoint; readonly protocol: FlowProtocol },
+  ): RouteConfig | null {
+    const address = parseIp(flow.destination.address) ?? UNSPECIFIED;
+    const bytes = new Uint8Array(address.length * 2);
+    bytes.set(address, address.length);
+    const tuple: FlowTuple = {
+      version: address.length === 4 ? 4 : 6,
+      protocol: flow.protocol === 'udp' ? IpProtocol.Udp : IpProtocol.Tcp,
+      addressOffset: 0,
+      sourcePort: 0,
+      destinationPort: flow.destination.port,
+    };
+    const view = new DataView(bytes.buffer);
+    return this.#assembly.routes.find(network, context.onRamp, view, tuple)?.config ?? null;
+  }
+
+  /** Opens the plain listeners. @throws RampartError RAMP_LISTEN */
+  listen(): void {
+    const { config, worker, networks } = this.#assembly;
+    for (const onRamp of config.onRamps) {
+      if (onRamp.type !== 'tcp' && onRamp.type !== 'udp') continue;
+      const context = configContext(onRamp.context, onRamp.name);
+      const network = networks.intern(context.account, context.vnet);
+      const { name } = onRamp;
+      if (onRamp.type === 'tcp') {
+        const bound = { name, listen: onRamp.listen, context, network };
+        this.#tcp.push(this.#openTcp(bound, onRamp.upgrade));
+      } else {
+        const destination = { address: onRamp.listen.address, port: onRamp.listen.port };
+        const route = this.route(network, context, { destination, protocol: 'udp' });
+        const options = { name, listen: onRamp.listen, context, network };
+        const decided = { route: route?.via ?? null, rule: route?.rule ?? 'no route' };
+        this.#udp.push(new UdpListener(worker, { ...options, ...decided }, this.sessions));
+      }
+    }
+  }
+
+  /** What the control socket tells of the listeners. */
+  status(): RampStatus[] {
+    return [
+      ...this.#tcp.map((each) => listenerStatus(each, 'tcp')),
+      ...this.#udp.map((each) => listenerStatus(each, 'udp')),
+    ];
+  }
+
+  /** Ends everything. */
+  close(): void {
+    for (const listener of [...this.#tcp, ...this.#udp]) listener.close();
+    this.dispatcher.closeAll(CloseReason.Shutdown);
+    this.http.closeAll(CloseReason.Shutdown);
+    this.sessions.closeAll(CloseReason.Shutdown);
+  }
+
+  #openTcp(
+    bound: Pick<ConstructorParameters<typeof TcpListener>[1], 'name' | 'listen' | 'context' | 'network'>,
+    upgrade: InboundStream['wish'] | null,
+  ): TcpListener {
+    const { listen, context, network } = bound;
+    const destination = listen.family === 'unix' ? { address: '::', port: 0 } : listen;
+    const route = this.route(network, context, { destination, protocol: 'tcp' });
+    const wish = upgrade ?? (route === null || route.upgrade === 'none' ? 'stream' : route.upgrade);
+    const decided = { wish, route: route?.via ?? null, rule: route?.rule ?? 'no route' };
+    return new TcpListener(this.#assembly.worker, { ...bound, ...decided }, this.dispatcher);
+  }
+
+  #openOffRamps(): void {
+    const { config, worker } = this.#assembly;
+    for (const offRamp of config.offRamps) {
+      const { name } = offRamp;
+      if (offRamp.type === 'sockets') {
+        const { source, target } = offRamp;
+        this.#offRamps.set(name, new SocketOffRamp(worker, { name, source, origin: target }));
+      } else if (offRamp.type === 'http') {
+        this.#offRamps.set(name, new OriginOffRamp(worker, { name, origins: offRamp.origins }));
+      }
+    }
+  }
+}
+
+const UNSPECIFIED = new Uint8Array(16);
+
+function listenerStatus(listener: TcpListener | UdpListener, type: string): RampStatus {
+  return { name: listener.name, type, where: formatSocketAddress(listener.address), trouble: '' };
+}
