@@ -4,14 +4,15 @@
  * of its own name and is loaded only when it is called.
  *
  * `main.ts` is the program; this file has the commands and their options. `terminal.ts` knows colours and
- * tables, `failure.ts` the exit codes, `trace-lines.ts` and `pcapng.ts` the forms of a trace, `reference.ts`
- * writes the reference page.
+ * tables, `failure.ts` the exit codes, `trace-lines.ts` and `pcapng.ts` the forms of a trace; `start.ts` and its
+ * world are the demonstration.
  */
 import { Command, CommanderError, Option } from 'commander';
 
+import { packageVersion } from '#base/version.ts';
+
 import { type ExitCode, ExitCode as Exit, type OutputFormat } from './failure.ts';
 import type { Terminal } from './terminal.ts';
-import { packageVersion } from './version.ts';
 
 /**
  * Runs one command line, without the names of runtime and program.
@@ -102,7 +103,8 @@ function addRunning(program: Command, terminal: Terminal, run: Runner): void {
     .command('run')
     .description('run a config until SIGINT or SIGTERM; the first drains, a second ends at once')
     .requiredOption('-c, --config <file>', 'the config')
-    .action((options: { config: string }) =>
+    .option('--socket <path>', 'the control socket, whatever the config says')
+    .action((options: { config: string; socket?: string }) =>
       run('text', async () => (await import('./run.ts')).run(terminal, options)),
     );
   program

@@ -16,7 +16,7 @@ const END_SIGNALS = Object.freeze(['SIGINT', 'SIGTERM'] as const);
 const SIGNAL_EXIT_CODES = Object.freeze({ SIGINT: 130, SIGTERM: 143 } as const);
 
 /** `rampart run -c FILE`: runs until a signal comes. */
-export async function run(terminal: Terminal, options: { readonly config: string }): Promise<ExitCode> {
+export async function run(terminal: Terminal, options: { readonly config: string; readonly socket?: string }): Promise<ExitCode> {
   const { config, warnings } = loadConfig(options.config);
   const log = createLog({
     format: config.telemetry.log,
@@ -28,7 +28,7 @@ export async function run(terminal: Terminal, options: { readonly config: string
   const proxy = await startProxy(config, { log });
   let agent: AgentServer | null = null;
   try {
-    agent = await openAgent(config, proxy, log);
+    agent = await openAgent(options.socket ?? config.telemetry.control, proxy, log);
     if (config.telemetry.trace) traceToLog(proxy, terminal);
     announce(config, proxy, { log, control: agent?.path ?? null });
     await untilSignal(log);
@@ -44,8 +44,11 @@ export async function run(terminal: Terminal, options: { readonly config: string
  * Opens the control socket. Without it the proxy works all the same, so only a socket that the config names
  * has to open.
  */
-async function openAgent(config: Config, source: AgentSource, log: Log): Promise<AgentServer | null> {
-  const { control } = config.telemetry;
+async function openAgent(
+  control: string | null | undefined,
+  source: AgentSource,
+  log: Log,
+): Promise<AgentServer | null> {
   if (control === null) return null;
   try {
     return await AgentServer.listen(control ?? ownSocketPath(), source);
@@ -64,7 +67,7 @@ function announce(
   const { version, io, workers, onRamps } = source.status();
   for (const { name, type, where } of onRamps) options.log.info('on-ramp open', { name, type, where });
   const control = options.control ?? 'off';
-  options.log.info(`rampart ${version} is running`, { config: config.file, io, workers, control });
+  options.log.info(`rampart ${version} is ready`, { config: config.file, io, workers, control });
 }
 
 /** The live trace on standard error from the start. */

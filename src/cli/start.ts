@@ -255,7 +255,7 @@ const STEPS: readonly Step[] = [
     about: 'A port that the hook `flow` refuses',
     vnet: 'production',
     command: [...CURL, '--interface', 'production', 'telnet://10.10.0.10:5432'],
-    check: ({ output }) => (/refused/i.test(output) ? null : 'expected a refused connection'),
+    check: ({ output }) => (/refused|Failed to connect/i.test(output) ? null : 'expected a refused connection'),
     lesson: 'refused at layer 4 on the first packet: the server has seen nothing, not even a SYN',
   },
   {
@@ -268,7 +268,7 @@ const STEPS: readonly Step[] = [
   {
     about: 'The echo service, which does not speak HTTP',
     vnet: 'staging',
-    command: [...CURL, '--interface', 'staging', 'telnet://10.10.0.10:7'],
+    command: ['curl', '-s', '-m', '1', '--interface', 'staging', 'telnet://10.10.0.10:7'],
     input: 'hello, echo\n',
     check: expectOutput('hello, echo'),
     lesson: 'a TCP stream, spliced as it is',

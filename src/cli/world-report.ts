@@ -43,6 +43,8 @@ export class WorldReport {
   trace(events: readonly TraceEvent[]): void {
     const first = events[0];
     if (first === undefined) return;
+    const { account, vnet, tuple } = first;
+    this.line(`   ${this.#paint('dim', `${account}/${vnet}  ${tuple}`)}`);
     for (const event of events) {
       const since = `${(event.at - first.at).toFixed(2)} ms`.padStart(10);
       const stage = this.#paint('yellow', event.stage.padEnd(9));
