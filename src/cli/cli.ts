@@ -4,8 +4,8 @@
  * of its own name and is loaded only when it is called.
  *
  * `main.ts` is the program; this file has the commands and their options. `terminal.ts` knows colours and
- * tables, `failure.ts` the exit codes, `trace-lines.ts` and `pcapng.ts` the forms of a trace; `start.ts` and its
- * world are the demonstration.
+ * tables, `failure.ts` the exit codes, `trace-lines.ts` and `pcapng.ts` the forms of a trace; `start.ts` and
+ * its world are the demonstration.
  */
 import { Command, CommanderError, Option } from 'commander';
 

@@ -1,14 +1,9 @@
-import { readFileSync } from 'node:fs';
 import { arch, release } from 'node:os';
+
+import { packageVersion } from '#base/version.ts';
 
 import { ExitCode, type OutputFormat } from './failure.ts';
 import type { Terminal } from './terminal.ts';
-
-/** Version of this package, from its package.json. */
-export function packageVersion(): string {
-  const manifest = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
-  return (JSON.parse(manifest) as { readonly version: string }).version;
-}
 
 /** `rampart version`: what a report of a fault needs to say. */
 export function version(terminal: Terminal, output: OutputFormat): ExitCode {

@@ -190,8 +190,7 @@ function checkUpgrades(document: ConfigDocument, parts: Parts): void {
     const needsStream = offRamp.type === 'sockets' || offRamp.type === 'http';
     const isListener = onRamp?.type === 'tcp' || onRamp?.type === 'udp';
     if (needsStream && route.upgrade === 'none' && !isListener) {
-      const text = `packets cannot leave by an off-ramp of type ${offRamp.type}; expected stream, ` +
-'sniff or http';
+      const text = `packets cannot leave by ${offRamp.type}; expected stream, sniff or http`;
       document.mistake(path, text);
     }
     if (route.protocol === 'udp' && (route.upgrade === 'http' || route.upgrade === 'sniff')) {

@@ -16,8 +16,8 @@ export interface RouteQuery {
 }
 
 /**
- * The routes of a config, ready to be asked once per flow. The one place that decides between routes: the
- * data plane and `rampart explain` both ask here.
+ * The routes of a config, ready to be asked: the definition of which route takes a flow. `rampart explain`
+ * asks here; the packet path has an index of its own (`proxy/flow/routes.ts`), which gives the same answers.
  *
  * Of the routes that match, the longest prefix wins; then one that names ports over one that names only a
  * protocol over one that names neither; then one that names an on-ramp; then one that names the network. Two
