@@ -8,7 +8,13 @@ import { openEngine } from '#io/engine.ts';
 import type { Io } from '#io/io.ts';
 import { RelayHub } from '#io/relay.ts';
 import { PACKET_SLOT_BYTES } from '#packet/virtio-header.ts';
-import type { IpTunnel, Limits, PacketSink, Worker } from '#proxy/proxy-contract.ts';
+import {
+  type IpTunnel,
+  type Limits,
+  type PacketSink,
+  STREAM_SLOT_BYTES,
+  type Worker,
+} from '#proxy/proxy-contract.ts';
 import { createStats } from '#proxy/stats.ts';
 
 import { Admission, type TunnelFunction } from './admission.ts';
@@ -64,12 +70,13 @@ export function openTestHost(
 ): TestHost & { readonly recorded: RecordingSink } {
   const io = openEngine({ arenaBytes: 256 << 20 });
   const packets = io.arena.pool(PACKET_SLOT_BYTES, options.slots ?? 256);
+  const relays = new RelayHub(io, { slotCount: 4 });
   let flows = 0;
   const worker: Worker = {
     io,
     packets,
-    streams: io.arena.pool(32768, 16),
-    relays: new RelayHub(io, { slotCount: 4 }),
+    streams: io.arena.pool(STREAM_SLOT_BYTES, 64),
+    relays,
     records: { record: () => {}, nextFlowNumber: () => ++flows },
     stats: createStats(),
     tracer: { enabled: false, emit: () => {}, packet: () => {} },
@@ -90,7 +97,11 @@ export function openTestHost(
     recorded,
     sink: options.sink?.(worker) ?? recorded,
     registry: new TunnelRegistry(),
-    admission: new Admission({ hook: options.hook ?? null, networkOf }),
+    admission: new Admission({
+      hook: options.hook ?? null,
+      networkOf,
+      contextBytesMax: worker.limits.contextBytesMax,
+    }),
     log: (event) => events.push(event),
     events,
     anySource: [parsePrefix('0.0.0.0/0') as IpPrefix, parsePrefix('::/0') as IpPrefix],
@@ -100,6 +111,7 @@ export function openTestHost(
     stop: async () => {
       try {
         for (const cleanup of cleanups.reverse()) await cleanup();
+        relays.close();
         await until('nothing is left behind', () => leftBehind(io) === 0);
       } catch (error) {
         throw new Error(JSON.stringify(io.audit()), { cause: error });
