@@ -212,7 +212,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
   #decide(): void {
     const request = this.#request;
     const { hooks } = this.#engine.options;
-    if (!request.persistent || this.#engine.draining) this.#closing = true;
+    if (!request.persistent) this.#closing = true;
     if (hasViaPseudonym(request, this.#engine.via)) {
       this.#answer(faultRefusal(HttpFault.ForwardingLoop));
       return;
@@ -749,7 +749,9 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     const chunked = reframe && !isHead && request.minorVersion === 1;
     this.#closeDelimited = reframe && !isHead && !chunked;
     // A request that is still coming cannot be followed by another one.
-    if (!this.#up.reader.done || this.#closeDelimited || this.#requestBroken) this.#closing = true;
+    if (!this.#up.reader.done || this.#closeDelimited || this.#requestBroken || engine.draining) {
+      this.#closing = true;
+    }
     const forward = engine.responseForward;
     forward.via = engine.via;
     forward.date = engine.date();
@@ -842,7 +844,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#upstream = null;
     this.#free();
     connection.exchange = null;
-    new HttpTunnel(this.#engine.relays, connection, upstream);
+    new HttpTunnel(this.#engine.worker.relays, connection, upstream);
   }
 
   // --- answers of our own ----------------------------------------------------------------------------------------
@@ -859,7 +861,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#phase = Phase.Answering;
     this.#responded = true;
     // What is left of the request cannot be told from the next one without reading it.
-    if (!requestDone) this.#closing = true;
+    if (!requestDone || engine.draining) this.#closing = true;
     if (engine.worker.tracer.enabled) this.#trace('response', `${answer.status} ${answer.why}`);
     const down = this.#down;
     down.begin(null, connection, this);

@@ -19,7 +19,6 @@ import { CloseReason } from '#contract/record.ts';
 import type { TraceStage } from '#contract/trace.ts';
 import type { SlotPool } from '#io/arena.ts';
 import type { Completion, Io } from '#io/io.ts';
-import { RelayHub } from '#io/relay.ts';
 import type { HookRunner } from '#proxy/hooks/runner.ts';
 import type { Dialer, InboundStream, StreamHandler, Worker } from '#proxy/proxy-contract.ts';
 import { HttpDate } from '#protocol/http/date.ts';
@@ -49,8 +48,6 @@ export interface HttpEngineOptions {
   readonly addForwarded?: boolean;
   /** Clients are proxies of ours, whose X-Forwarded-* and Forwarded are believed. Default false. */
   readonly trustForwarded?: boolean;
-  /** Moves bytes after 101; default is a hub of its own. */
-  readonly relays?: RelayHub;
   /** Leniencies for both sides; limits come from `Worker.limits`. */
   readonly leniencies?: Partial<HeadOptions>;
 }
@@ -85,7 +82,6 @@ export class HttpEngine implements StreamHandler, SocketWorld, Completion {
   readonly #date = new HttpDate();
   readonly #starved: HttpSocket[] = [];
   readonly #sweepMs: number;
-  #relays: RelayHub | null;
   #sweepTimer = 0;
   #sweeping = false;
   #dateTurn = -1;
@@ -106,7 +102,6 @@ export class HttpEngine implements StreamHandler, SocketWorld, Completion {
     });
     this.upstreams = new UpstreamPool(limits.upstreamIdleMax);
     this.via = latin1Bytes(options.via ?? 'rampart');
-    this.#relays = options.relays ?? null;
     const { headMs, bodyIdleMs, responseMs, continueMs } = limits;
     const shortest = Math.min(
       headMs,
@@ -149,17 +144,10 @@ export class HttpEngine implements StreamHandler, SocketWorld, Completion {
     }
     for (const tunnel of [...this.tunnels]) tunnel.abort(reason);
     this.upstreams.close();
-    if (this.options.relays === undefined) this.#relays?.close();
     this.#stopSweep();
   }
 
   // --- for the engine's own parts ------------------------------------------------------------------------------
-
-  /** Moves the bytes of tunnels; made when the first one is. */
-  get relays(): RelayHub {
-    this.#relays ??= new RelayHub(this.io);
-    return this.#relays;
-  }
 
   /** An exchange for the next request of `connection`. */
   takeExchange(connection: HttpConnection): HttpExchange {
