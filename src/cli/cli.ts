@@ -103,7 +103,7 @@ function addRunning(program: Command, terminal: Terminal, run: Runner): void {
     .command('run')
     .description('run a config until SIGINT or SIGTERM; the first drains, a second ends at once')
     .requiredOption('-c, --config <file>', 'the config')
-    .option('--socket <path>', 'the control socket, whatever the config says')
+    .option('-s, --socket <path>', 'make the control socket here, whatever the config says')
     .action((options: { config: string; socket?: string }) =>
       run('text', async () => (await import('./run.ts')).run(terminal, options)),
     );

@@ -16,7 +16,10 @@ const END_SIGNALS = Object.freeze(['SIGINT', 'SIGTERM'] as const);
 const SIGNAL_EXIT_CODES = Object.freeze({ SIGINT: 130, SIGTERM: 143 } as const);
 
 /** `rampart run -c FILE`: runs until a signal comes. */
-export async function run(terminal: Terminal, options: { readonly config: string; readonly socket?: string }): Promise<ExitCode> {
+export async function run(
+  terminal: Terminal,
+  options: { readonly config: string; readonly socket?: string },
+): Promise<ExitCode> {
   const { config, warnings } = loadConfig(options.config);
   const log = createLog({
     format: config.telemetry.log,
