@@ -62,6 +62,8 @@ export interface PipelineParts {
    * upgraded flow always has to start with a SYN.
    */
   readonly forwardMidStream?: boolean;
+  /** Unix milliseconds. Default `Date.now`. */
+  readonly wallClock?: () => number;
 }
 
 /** The upgrades by what they lift. Null: such flows are refused with `StackDown`. */
@@ -132,6 +134,7 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
   #upgrades: Upgrades = { tcp: null, udp: null, icmp: null };
   #timer: TimerId = 0;
   #isTimerArmed = false;
+  readonly #wallClock: () => number;
   #nextPort: number;
 
   constructor(worker: Worker, parts: PipelineParts) {
@@ -148,6 +151,7 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
     this.#reassembler = new Reassembler({ bytesMax: worker.limits.reassemblyBytesMax });
     this.#droppedFragments = new Float64Array(this.#reassembler.droppedFragments.length);
     this.#figures = new NetworkFigures(parts.networks);
+    this.#wallClock = parts.wallClock ?? Date.now;
     this.#nextPort = PORT_MIN + ((parts.seed[3] >>> 0) % (PORT_MAX - PORT_MIN + 1));
   }
 
@@ -438,7 +442,7 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
     const opening = this.#opening;
     opening.account = this.#parts.networks.accountOf(opening.network);
     opening.now = this.#worker.io.now();
-    opening.createdAt = Date.now();
+    opening.createdAt = this.#wallClock();
     const counters = this.#counters;
     const room = table.room(opening.account, opening.now);
     if (room < HAS_ROOM) return room;
@@ -569,7 +573,7 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
     const upgrade = table.action(flow) === FlowAction.Upgrade ? this.#upgradeOf(protocol) : null;
     const isRecorded = upgrade?.closed(flow, table.handle(flow), reason) ?? false;
     assert(table.isLive(flow), 'an upgrade ended a flow that was ending');
-    if (!isRecorded) this.#worker.records.record(recordOf(table, flow, { reason, at: Date.now() }));
+    if (!isRecorded) this.#worker.records.record(recordOf(table, flow, { reason, at: this.#wallClock() }));
     this.#figures.add(table, flow);
     table.remove(flow);
     this.#counters[Counter.FlowsClosed] = (this.#counters[Counter.FlowsClosed] as number) + 1;
@@ -642,7 +646,7 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
 
   /** Live flows for `rampart flows` and `top`. */
   summaries(filter: FlowFilter): readonly FlowSummary[] {
-    return summarizeFlows(this.table, filter, { monotonic: this.#worker.io.now(), unix: Date.now() });
+    return summarizeFlows(this.table, filter, { monotonic: this.#worker.io.now(), unix: this.#wallClock() });
   }
 
   /** Live flows and totals of every network. */
@@ -696,11 +700,10 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
 
   #tupleOf(flow: FlowIndex): string {
     const info = coldInfoOf(this.table, flow);
-    const { version } = { version: this.table.version(flow) };
     this.table.writeAddresses(flow, this.#outbound, 0);
     return formatTuple(this.#outbound, {
       addressOffset: 0,
-      version,
+      version: this.table.version(flow),
       protocol: info.protocol,
       sourcePort: info.source.port,
       destinationPort: info.destination.port,
