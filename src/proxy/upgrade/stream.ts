@@ -93,6 +93,8 @@ class StreamCarrier implements Completion, RelayOwner {
   #peeking: ((eof: boolean) => void) | null = null;
   #clientGone = false;
   #via: string | null = null;
+  /** What decided, for the record. */
+  #rule: string;
   #upstream: Fd = -1;
   #relay: Relay | null = null;
   #idleTimer = 0;
@@ -107,6 +109,7 @@ class StreamCarrier implements Completion, RelayOwner {
     this.#dispatcher = dispatcher;
     this.#worker = dispatcher.worker;
     this.#stream = stream;
+    this.#rule = stream.rule;
     this.#prefixOffset = prefixOffset;
     this.#prefixLength = prefixLength;
   }
@@ -173,7 +176,8 @@ class StreamCarrier implements Completion, RelayOwner {
     }
     switch (verdict.action) {
       case 'reject':
-        this.#trace('verdict', `stream rejected: ${verdict.reason ?? 'by the stream hook'}`);
+        this.#rule = `stream hook: reject (${verdict.reason ?? 'no reason given'})`;
+        this.#trace('verdict', this.#rule);
         this.abort(CloseReason.Policy);
         return;
       case 'http':
@@ -283,6 +287,7 @@ class StreamCarrier implements Completion, RelayOwner {
   #onPlan(plan: DialPlan | DialRefusal): void {
     if (this.#ended) return;
     if ('refused' in plan) {
+      this.#rule = `${this.#rule}, refused: ${plan.reason}`;
       this.#trace('verdict', `stream refused: ${plan.reason}`);
       this.abort(CloseReason.Policy);
       return;
@@ -353,7 +358,7 @@ class StreamCarrier implements Completion, RelayOwner {
     counters[Counter.StreamsClosed] = (counters[Counter.StreamsClosed] as number) + 1;
     counters[Counter.StreamBytesUp] = (counters[Counter.StreamBytesUp] as number) + bytesUp;
     counters[Counter.StreamBytesDown] = (counters[Counter.StreamBytesDown] as number) + bytesDown;
-    const { context, flow, source, destination, rule } = this.#stream;
+    const { context, flow, source, destination } = this.#stream;
     records.record({
       flow,
       account: context.account,
@@ -365,7 +370,7 @@ class StreamCarrier implements Completion, RelayOwner {
       protocol: 'tcp',
       source,
       destination,
-      rule,
+      rule: this.#rule,
       reason,
       startedAt: this.#startedAt,
       endedAt: Date.now(),
