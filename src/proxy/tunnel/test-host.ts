@@ -3,6 +3,8 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import type { IpPrefix } from '#base/ip.ts';
 import { parsePrefix } from '#base/ip.ts';
+import { limitsConfig } from '#config/limits.ts';
+import type { FlowRecord } from '#contract/record.ts';
 import type { SlotPool } from '#io/arena.ts';
 import { openEngine } from '#io/engine.ts';
 import type { Io } from '#io/io.ts';
@@ -17,7 +19,7 @@ import {
 } from '#proxy/proxy-contract.ts';
 import { createStats } from '#proxy/stats.ts';
 
-import { Admission, type TunnelFunction } from './admission.ts';
+import { Admission, type NetworkFunction, type TunnelFunction } from './admission.ts';
 import type { TunnelEvent, TunnelHost } from './tunnel-host.ts';
 import { TunnelRegistry } from './tunnel-registry.ts';
 
@@ -66,6 +68,8 @@ export function openTestHost(
     readonly sink?: (worker: Worker) => PacketSink;
     readonly slots?: number;
     readonly limits?: Partial<Limits>;
+    readonly networkOf?: NetworkFunction;
+    readonly onRecord?: (record: FlowRecord) => void;
   } = {},
 ): TestHost & { readonly recorded: RecordingSink } {
   const io = openEngine({ arenaBytes: 256 << 20 });
@@ -77,10 +81,10 @@ export function openTestHost(
     packets,
     streams: io.arena.pool(STREAM_SLOT_BYTES, 64),
     relays,
-    records: { record: () => {}, nextFlowNumber: () => ++flows },
+    records: { record: options.onRecord ?? (() => {}), nextFlowNumber: () => ++flows },
     stats: createStats(),
     tracer: { enabled: false, emit: () => {}, packet: () => {} },
-    limits: { contextBytesMax: 1024, connectMs: 5000, icmpIdleMs: 30000, ...options.limits } as Limits,
+    limits: { ...limitsConfig({}), contextBytesMax: 1024, flowsMax: 4096, ...options.limits },
   };
   const networks = new Map<string, number>();
   const networkOf = (account: string, vnet: string): number => {
@@ -99,7 +103,7 @@ export function openTestHost(
     registry: new TunnelRegistry(),
     admission: new Admission({
       hook: options.hook ?? null,
-      networkOf,
+      networkOf: options.networkOf ?? networkOf,
       contextBytesMax: worker.limits.contextBytesMax,
     }),
     log: (event) => events.push(event),

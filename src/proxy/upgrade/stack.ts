@@ -6,13 +6,12 @@ import { type Completion, CompletionFlag, Errno, type Fd, type OperationId, type
 import { writeTcpReset } from '#packet/build.ts';
 import { Coalescer, type CoalescerSink } from '#packet/coalesce.ts';
 import { IpProtocol, ParsedPacket, parsePacket, TcpFlag } from '#packet/parse.ts';
-import { clampMss, mssForMtu } from '#packet/rewrite.ts';
 import { checkVirtioHeader, PACKET_HEADROOM } from '#packet/virtio-header.ts';
 import type { FlowIndex } from '#proxy/flow/flow-table.ts';
 import { NAT_INDEX_MAX, NatTable, readPeerIndex, writePeerAddress } from '#proxy/flow/nat.ts';
 import type { FlowHost, PacketUpgrade, TunnelDirectory } from '#proxy/flow/packet-upgrade.ts';
 import { isTcpOver } from '#proxy/flow/tcp-state.ts';
-import type { IpTunnel, StreamHandler, Worker } from '#proxy/proxy-contract.ts';
+import type { StreamHandler, Worker } from '#proxy/proxy-contract.ts';
 import { Counter } from '#proxy/stats.ts';
 import { DevicePort, type DeviceReceiver } from '#proxy/tunnel/device-port.ts';
 
@@ -154,14 +153,11 @@ export class Stack implements PacketUpgrade, DeviceReceiver, CoalescerSink, Comp
       this.#worker.packets.release(offset);
       return this.#down ? DropReason.StackDown : DropReason.UnknownProtocol;
     }
-    const tunnel = this.#tunnelOf(flow, 1 - direction);
-    if ((packet.tcpFlags & TcpFlag.Syn) !== 0 && tunnel !== null) {
-      // The peer's MSS bounds what the stack sends, so it must not promise more than the tunnel carries.
-      clampMss(this.#view, packet, mssForMtu(tunnel.mtu, packet.version));
-    }
     if (direction === 0) this.#rewrite.clientToStack(this.#view, packet, n);
     else this.#rewrite.targetToStack(this.#view, packet, n, this.#localPorts[n] as number);
-    if (tunnel?.offload === true) return this.#port.write(offset, length);
+    const { table } = this.#host;
+    const from = this.#options.tunnels.get(direction === 0 ? table.ingress(flow) : table.egress(flow));
+    if (from?.offload === true) return this.#port.write(offset, length);
     // Small packets are joined, because one large one costs the kernel hardly more than one small.
     if (this.#coalescer.push(packet, 0)) this.#worker.packets.release(offset);
     return DropReason.None;
@@ -192,6 +188,8 @@ export class Stack implements PacketUpgrade, DeviceReceiver, CoalescerSink, Comp
   }
 
   closed(flow: FlowIndex, n: number, _reason: CloseReason): boolean {
+    // An outbound flow that ends before it has its index.
+    if (n === 0) return true;
     const kind = this.#kinds[n];
     if (!isTcpOver(this.#host.table.tcpState(flow))) this.#resetSocket(flow, n);
     this.#kinds[n] = Kind.Free;
@@ -248,21 +246,10 @@ export class Stack implements PacketUpgrade, DeviceReceiver, CoalescerSink, Comp
       return;
     }
     this.#acknowledged[n] = view.getInt32(packet.transportOffset + 8);
-    if ((packet.tcpFlags & TcpFlag.Syn) !== 0) {
-      const tunnel = this.#tunnelOf(flow, direction);
-      if (tunnel !== null) clampMss(view, packet, mssForMtu(tunnel.mtu, packet.version));
-      if (direction === 0) this.#localPorts[n] = packet.sourcePort;
-    }
+    if (direction === 0 && (packet.tcpFlags & TcpFlag.Syn) !== 0) this.#localPorts[n] = packet.sourcePort;
     if (direction === 1) this.#rewrite.stackToClient(view, packet, flow);
     else this.#rewrite.stackToTarget(view, packet, flow);
     this.#host.emitParsed(flow, direction, packet);
-  }
-
-  /** The tunnel on one side of a flow: direction 1 is the client's, 0 the target's. Null for the stack's own side. */
-  #tunnelOf(flow: FlowIndex, direction: number): IpTunnel | null {
-    const { table } = this.#host;
-    const index = direction === 1 ? table.ingress(flow) : table.egress(flow);
-    return index === 0 ? null : this.#options.tunnels.get(index);
   }
 
   #countDrop(reason: DropReason): void {
