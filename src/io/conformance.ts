@@ -19,13 +19,16 @@ export interface ConformanceOptions {
   open(): Io;
   /** Descriptors are the process's own: they are counted in /proc too. */
   readonly real: boolean;
+  /** Why the engine cannot run here. */
+  readonly skip?: string | false;
   /** Lets `ms` milliseconds pass, where time is simulated. */
   elapse?(io: Io, ms: number): void;
 }
 
 /** Declares the suite. */
 export function ioConformance(options: ConformanceOptions): void {
-  describe(`io: ${options.name}`, { timeout: 60_000 }, () => {
+  describe(`io: ${options.name}`, { timeout: 60_000, skip: options.skip ?? false }, () => {
+    if (options.skip) return;
     // Whatever is made once for the process is made before descriptors are counted.
     options.open().stop();
     const test = (name: string, body: (bench: Bench) => Promise<void> | void): void => {

@@ -46,6 +46,14 @@ export function openEngine(options: EngineOptions = {}): Io {
   return openEpoll(options);
 }
 
+/** Why the `uring` engine cannot run here, in words; null where it can. For diagnosis and tests. */
+export function ringRefusal(): string | null {
+  const ring = Ring.open(2);
+  if (typeof ring === 'number') return refusal(ring);
+  ring.close();
+  return null;
+}
+
 function openEpoll(options: EngineOptions): Io {
   const epoll = epollCreate();
   if (epoll < 0) throw systemError('RAMP_IO_UNSUPPORTED', 'making an epoll descriptor', epoll);

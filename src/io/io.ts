@@ -222,7 +222,7 @@ export interface Io {
   stop(): void;
 }
 
-/** A snapshot for leak checks; all zero at rest. */
+/** A snapshot for leak checks; all zero at rest, but for the engine's own mappings, which are zero after `stop`. */
 export interface IoAudit {
   readonly descriptors: number;
   readonly operations: number;

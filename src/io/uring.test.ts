@@ -1,4 +1,9 @@
 import { ioConformance } from './conformance.ts';
-import { openEngine } from './engine.ts';
+import { openEngine, ringRefusal } from './engine.ts';
 
-ioConformance({ name: 'uring', real: true, open: () => openEngine({ kind: 'uring' }) });
+ioConformance({
+  name: 'uring',
+  real: true,
+  open: () => openEngine({ kind: 'uring' }),
+  skip: ringRefusal() ?? false,
+});
