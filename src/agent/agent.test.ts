@@ -20,6 +20,7 @@ import { AGENT_PROTOCOL } from '#contract/agent.ts';
 import type { TraceEvent } from '#contract/trace.ts';
 
 import { AgentClient } from './client.ts';
+import { EventFilter } from './filter.ts';
 import type { WatchBatch } from './messages.ts';
 import { AgentServer } from './server.ts';
 import { defaultSocketPath } from './socket-path.ts';
@@ -165,6 +166,17 @@ test('a watcher gets only what its filter wants', async () => {
   assert.equal(batches.at(-1)?.lost, 17);
   client.close();
   await server.close();
+});
+
+test('a flow that named a wanted end once stays wanted, also where upper layers name none', () => {
+  const filter = new EventFilter({ host: '10.10.0.10', stages: ['request', 'flow'] });
+  assert.equal(filter.wants({ ...EVENT, stage: 'request', tuple: '' }), false);
+  assert.equal(filter.wants({ ...EVENT, stage: 'packet' }), false);
+  assert.equal(filter.wants({ ...EVENT, stage: 'request', tuple: '' }), true);
+  assert.equal(filter.wants({ ...EVENT, stage: 'request', tuple: '', flow: 4 }), false);
+  // What has no flow yet is judged by itself each time.
+  assert.equal(filter.wants({ ...EVENT, flow: 0 }), true);
+  assert.equal(filter.wants({ ...EVENT, flow: 0, tuple: '' }), false);
 });
 
 test('packets arrive byte by byte as they were, filtered by what is in them', async () => {

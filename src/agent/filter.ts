@@ -4,16 +4,48 @@ import { FragmentKind, IpProtocol, ParsedPacket, parsePacket } from '#packet/par
 import { DropReason } from '#base/drop-reason.ts';
 import { formatIp } from '#base/ip.ts';
 
-/** True when the event is one that the filter wants. */
-export function wantsEvent(filter: TraceFilter, event: TraceEvent): boolean {
-  if (filter.account !== undefined && filter.account !== event.account) return false;
-  if (filter.vnet !== undefined && filter.vnet !== event.vnet) return false;
-  if (filter.flow !== undefined && filter.flow !== event.flow) return false;
-  if (filter.stages !== undefined && !filter.stages.includes(event.stage)) return false;
-  if (filter.host === undefined && filter.port === undefined) return true;
-  const ends = endsOf(event.tuple);
-  if (filter.host !== undefined && !ends.some(({ address }) => address === filter.host)) return false;
-  return filter.port === undefined || ends.some(({ port }) => port === filter.port);
+/** Flows remembered as wanted; the oldest is forgotten first. */
+const FLOWS_REMEMBERED = 10_000;
+
+/**
+ * Says which events one watcher wants. A flow of which one event named a wanted end is wanted from there on:
+ * upper layers speak of the same flow with other addresses, or with none.
+ */
+export class EventFilter {
+  readonly #filter: TraceFilter;
+  readonly #flows = new Set<number>();
+
+  /** @param filter absent members match everything. */
+  constructor(filter: TraceFilter) {
+    this.#filter = filter;
+  }
+
+  /** True when the event is one that the watcher wants. */
+  wants(event: TraceEvent): boolean {
+    const { account, vnet, flow, stages } = this.#filter;
+    if (account !== undefined && account !== event.account) return false;
+    if (vnet !== undefined && vnet !== event.vnet) return false;
+    if (flow !== undefined && flow !== event.flow) return false;
+    if (!this.#wantsEnds(event)) return false;
+    return stages === undefined || stages.includes(event.stage);
+  }
+
+  #wantsEnds(event: TraceEvent): boolean {
+    const { host, port } = this.#filter;
+    if (host === undefined && port === undefined) return true;
+    if (this.#flows.has(event.flow)) return true;
+    const ends = endsOf(event.tuple);
+    if (host !== undefined && !ends.some(({ address }) => address === host)) return false;
+    if (port !== undefined && !ends.some((end) => end.port === port)) return false;
+    if (event.flow !== 0) this.#remember(event.flow);
+    return true;
+  }
+
+  #remember(flow: number): void {
+    const [oldest] = this.#flows;
+    if (this.#flows.size >= FLOWS_REMEMBERED && oldest !== undefined) this.#flows.delete(oldest);
+    this.#flows.add(flow);
+  }
 }
 
 /** True when the packet is one that the filter wants. Stages and flows are no matter of packets. */

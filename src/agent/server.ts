@@ -13,7 +13,7 @@ import type {
 } from '#contract/agent.ts';
 import type { TraceEvent } from '#contract/trace.ts';
 
-import { wantsEvent, wantsPacket } from './filter.ts';
+import { EventFilter, wantsPacket } from './filter.ts';
 import { type AnswerLine, LineReader, REQUEST_BYTES_MAX, type RequestLine } from './messages.ts';
 
 /**
@@ -162,6 +162,7 @@ class Watching {
   readonly #socket: Socket;
   readonly #id: number;
   readonly #filter: TraceFilter;
+  readonly #events: EventFilter;
   readonly #watch: TraceWatch;
 
   constructor(socket: Socket, source: AgentSource, request: RequestLine) {
@@ -169,6 +170,7 @@ class Watching {
     this.#socket = socket;
     this.#id = request.id;
     this.#filter = give.filter ?? {};
+    this.#events = new EventFilter(this.#filter);
     this.#watch = source.watch({
       events: give.events !== false,
       packets: give.packets === true,
@@ -187,7 +189,7 @@ class Watching {
   }
 
   #take(events: readonly TraceEvent[], packets: readonly CapturedPacket[], lost: number): boolean {
-    const wanted = events.filter((event) => wantsEvent(this.#filter, event));
+    const wanted = events.filter((event) => this.#events.wants(event));
     const captured = packets.filter((packet) => wantsPacket(this.#filter, packet));
     if (wanted.length === 0 && captured.length === 0 && lost === 0) return true;
     return this.#send({ events: wanted, packets: captured, lost });
