@@ -5,7 +5,7 @@ import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { after, test, type TestContext } from 'node:test';
 
 import { RampartError } from '#base/error.ts';
 import type {
@@ -86,15 +86,17 @@ class Source implements AgentSource {
   }
 }
 
-async function world() {
+/** A served socket; it goes with the test. */
+async function world(t: TestContext) {
   const path = join(folder, `${sockets++}`, 'rampart.sock');
   const source = new Source();
   const server = await AgentServer.listen(path, source);
+  t.after(() => server.close());
   return { path, source, server };
 }
 
-test('status, stats and flows come back as the process says them', async () => {
-  const { path, source, server } = await world();
+test('status, stats and flows come back as the process says them', async (t) => {
+  const { path, source, server } = await world(t);
   const client = await AgentClient.connect(path);
   assert.deepEqual(await client.ask('status'), STATUS);
   assert.equal((await client.ask('stats')).counters.packets_in, 9);
@@ -104,8 +106,8 @@ test('status, stats and flows come back as the process says them', async () => {
   await server.close();
 });
 
-test('a failure comes back with its permanent code', async () => {
-  const { path, server } = await world();
+test('a failure comes back with its permanent code', async (t) => {
+  const { path, server } = await world(t);
   const client = await AgentClient.connect(path);
   const query: ExplainQuery = { source: '10.0.0.1', destination: '10.0.0.2', port: 80, protocol: 'tcp' };
   await assert.rejects(client.ask('explain', query), { code: 'RAMP_USAGE', message: /two on-ramps/ });
@@ -113,15 +115,15 @@ test('a failure comes back with its permanent code', async () => {
   await server.close();
 });
 
-test('only this user may open the socket, and it is gone after the end', async () => {
-  const { path, server } = await world();
+test('only this user may open the socket, and it is gone after the end', async (t) => {
+  const { path, server } = await world(t);
   assert.equal(statSync(path).mode & 0o777, 0o600);
   await server.close();
   assert.throws(() => statSync(path), { code: 'ENOENT' });
 });
 
-test('a socket left by a dead process is replaced, one of a live process is not', async () => {
-  const { path, server, source } = await world();
+test('a socket left by a dead process is replaced, one of a live process is not', async (t) => {
+  const { path, server, source } = await world(t);
   await assert.rejects(AgentServer.listen(path, source), { code: 'RAMP_LISTEN', message: /another process/ });
   await server.close();
   // What a killed process leaves: a socket that nobody listens at.
@@ -145,8 +147,8 @@ test('a file that is no socket is left alone', async () => {
   assert.equal(readFileSync(file, 'utf8'), 'precious');
 });
 
-test('a watcher gets only what its filter wants', async () => {
-  const { path, source, server } = await world();
+test('a watcher gets only what its filter wants', async (t) => {
+  const { path, source, server } = await world(t);
   const client = await AgentClient.connect(path);
   const batches: WatchBatch[] = [];
   const got = Promise.withResolvers<void>();
@@ -156,7 +158,11 @@ test('a watcher gets only what its filter wants', async () => {
     if (batch.lost > 0) got.resolve();
   });
   source.tell([{ ...EVENT, vnet: 'staging' }]);
-  source.tell([EVENT, { ...EVENT, tuple: '10.0.0.1:4000 > 10.10.0.11:80 tcp' }, { ...EVENT, stage: 'hook' }]);
+  source.tell([
+    EVENT,
+    { ...EVENT, flow: 4, tuple: '10.0.0.1:4000 > 10.10.0.11:80 tcp' },
+    { ...EVENT, stage: 'hook' },
+  ]);
   source.tell([], [], 17);
   await got.promise;
   assert.deepEqual(
@@ -179,8 +185,8 @@ test('a flow that named a wanted end once stays wanted, also where upper layers 
   assert.equal(filter.wants({ ...EVENT, flow: 0, tuple: '' }), false);
 });
 
-test('packets arrive byte by byte as they were, filtered by what is in them', async () => {
-  const { path, source, server } = await world();
+test('packets arrive byte by byte as they were, filtered by what is in them', async (t) => {
+  const { path, source, server } = await world(t);
   const client = await AgentClient.connect(path);
   const got = Promise.withResolvers<WatchBatch>();
   const filter = { host: '10.10.0.10', port: 80 };
@@ -203,8 +209,8 @@ test('packets arrive byte by byte as they were, filtered by what is in them', as
   await server.close();
 });
 
-test('a watcher that does not read is told so to the source, and holds up nobody', async () => {
-  const { path, source, server } = await world();
+test('a watcher that does not read is told so to the source, and holds up nobody', async (t) => {
+  const { path, source, server } = await world(t);
   const socket = connect(path);
   await new Promise<void>((resolve) => socket.once('connect', () => resolve()));
   socket.write('{"id":1,"ask":"watch"}\n');
@@ -219,8 +225,8 @@ test('a watcher that does not read is told so to the source, and holds up nobody
   await server.close();
 });
 
-test('what is no request is answered as such; a line without end ends the connection', async () => {
-  const { path, server } = await world();
+test('what is no request is answered as such; a line without end ends the connection', async (t) => {
+  const { path, server } = await world(t);
   const socket = connect(path);
   socket.setEncoding('utf8');
   let text = '';
@@ -245,8 +251,8 @@ test('asking where nobody listens says what to do', async () => {
   });
 });
 
-test('a process that goes away ends its clients', async () => {
-  const { path, server } = await world();
+test('a process that goes away ends its clients', async (t) => {
+  const { path, server } = await world(t);
   const client = await AgentClient.connect(path);
   await client.ask('status');
   await server.close();
