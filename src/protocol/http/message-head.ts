@@ -38,6 +38,8 @@ export const STRICT_HEAD_OPTIONS: HeadOptions = Object.freeze({
   allowRawTarget: false,
 });
 
+const NO_BYTES = new Uint8Array(0);
+
 /** Facts of a head, bits of `MessageHead.flags`. */
 export const HeadFlag = Object.freeze({
   /** Connection: close. */
@@ -156,6 +158,12 @@ export class MessageHead {
     this.status = 0;
     this.reasonStart = 0;
     this.reasonEnd = 0;
+  }
+
+  /** Forgets which bytes it was parsed from: the next parse begins a new message wherever it is. */
+  invalidate(): void {
+    this.fields.bytes = NO_BYTES;
+    this.length = 0;
   }
 
   /** The bytes were moved: all offsets go on to hold from `base` of `bytes`. A head half parsed goes on there. */

@@ -1,5 +1,6 @@
 import { CloseReason } from '#contract/record.ts';
 import type { DialPlan, InboundStream } from '#proxy/proxy-contract.ts';
+import { Counter } from '#proxy/stats.ts';
 import { latin1Bytes } from '#protocol/http/octets.ts';
 
 import type { HttpEngine } from './http.ts';
@@ -125,6 +126,11 @@ export class HttpConnection extends HttpSocket {
   /** Writes the record of this stream. Exactly once: by `finish`, or by the tunnel that took it over. */
   record(reason: CloseReason): void {
     const { context, flow, source, destination, rule } = this.stream;
+    const bytesUp = this.bytesIn + this.bytesUp;
+    const bytesDown = this.bytesOut + this.bytesDown;
+    const { counters } = this.engine.worker.stats;
+    counters[Counter.StreamBytesUp] = (counters[Counter.StreamBytesUp] as number) + bytesUp;
+    counters[Counter.StreamBytesDown] = (counters[Counter.StreamBytesDown] as number) + bytesDown;
     this.engine.worker.records.record({
       flow,
       account: context.account,
@@ -140,8 +146,8 @@ export class HttpConnection extends HttpSocket {
       reason,
       startedAt: this.#startedAt,
       endedAt: Date.now(),
-      bytesUp: this.bytesIn + this.bytesUp,
-      bytesDown: this.bytesOut + this.bytesDown,
+      bytesUp,
+      bytesDown,
       packetsUp: 0,
       packetsDown: 0,
     });

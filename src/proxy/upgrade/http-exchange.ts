@@ -51,8 +51,6 @@ type Phase = (typeof Phase)[keyof typeof Phase];
 const Response = Object.freeze({ Awaited: 0, Deciding: 1, Blocked: 2, Body: 3 } as const);
 type Response = (typeof Response)[keyof typeof Response];
 
-/** A forwarded head up to this size is kept for sending it again on a fresh connection; longer ones are not retried. */
-const RETRY_BYTES_MAX = 4096;
 /** Interim responses to one request: an upstream that sends more is broken. */
 const INTERIM_MAX = 32;
 /**
@@ -95,7 +93,8 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
   #bodyBytes = 0;
   #plan: DialPlan | null = null;
   #group: UpstreamGroup | null = null;
-  #retry: Uint8Array | null = null;
+  /** Slot with the forwarded head, as long as it may be sent again; −1 for none. */
+  #retrySlot = -1;
   #retryLength = 0;
   #requestVerdict: Extract<RequestVerdict, { action: 'forward' }> | null = null;
   #responseVerdict: Extract<ResponseVerdict, { action: 'forward' }> | null = null;
@@ -129,9 +128,8 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#upstreamAt = now;
     this.#stepAt = now;
     this.#bodyBytes = 0;
-    this.#retryLength = 0;
-    this.#request.reset(NO_BYTES, 0);
-    this.#response.reset(NO_BYTES, 0);
+    this.#request.invalidate();
+    this.#response.invalidate();
   }
 
   // --- the client's side -----------------------------------------------------------------------------------------
@@ -379,7 +377,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       group.give(upstream, this.#engine.io.now());
       return;
     }
-    if (this.#retryLength > 0) this.#sendAgain(upstream);
+    if (this.#retrySlot >= 0) this.#sendAgain(upstream);
     else this.#guarded(() => this.#forward(upstream));
   }
 
@@ -479,19 +477,24 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
    * request without a body is then sent again, once, on a fresh one; no other is (RFC 9110 section 9.2.2).
    */
   #keepForRetry(upstream: UpstreamConnection, start: number, end: number, framing: BodyFraming): void {
-    this.#retryLength = 0;
     if (upstream.requests === 0 || framing !== BodyFraming.None) return;
-    if (!isIdempotent(this.#upstreamMethod) || end - start > RETRY_BYTES_MAX) return;
-    this.#retry ??= new Uint8Array(RETRY_BYTES_MAX);
-    const { bytes } = this.#engine.io.arena;
-    for (let i = start, to = 0; i < end; i++, to++) this.#retry[to] = bytes[i] as number;
+    const { retries, io } = this.#engine;
+    if (!isIdempotent(this.#upstreamMethod) || end - start > retries.slotBytes) return;
+    this.#retrySlot = retries.acquire();
+    if (this.#retrySlot < 0) return;
+    io.arena.bytes.copyWithin(this.#retrySlot, start, end);
     this.#retryLength = end - start;
+  }
+
+  #forgetRetry(): void {
+    if (this.#retrySlot < 0) return;
+    this.#engine.retries.release(this.#retrySlot);
+    this.#retrySlot = -1;
   }
 
   #sendAgain(upstream: UpstreamConnection): void {
     const connection = this.#connection as HttpConnection;
     const length = this.#retryLength;
-    this.#retryLength = 0;
     this.#phase = Phase.Forwarding;
     this.#upstream = upstream;
     upstream.user = this;
@@ -503,7 +506,8 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       this.#answer(refusal(503, AnswerReason.Overloaded));
       return;
     }
-    this.#engine.io.arena.bytes.set((this.#retry as Uint8Array).subarray(0, length), at);
+    this.#engine.io.arena.bytes.copyWithin(at, this.#retrySlot, this.#retrySlot + length);
+    this.#forgetRetry();
     this.#up.extend(at + length);
     this.#runUp();
     upstream.receive();
@@ -542,6 +546,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       this.#up.abandon();
       return;
     }
+    if (this.#phase === Phase.Tunneling) this.#openTunnel();
     if (this.#phase !== Phase.Forwarding) return;
     if (!this.#up.drained) this.#runUp();
     if (this.#phase === Phase.Forwarding && this.#up.drained) {
@@ -585,7 +590,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       return;
     }
     const untouched = !upstream.hasParked && this.#interims === 0 && this.#responsePhase === Response.Awaited;
-    if (untouched && this.#retryLength > 0) {
+    if (untouched && this.#retrySlot >= 0) {
       this.#engine.increment(Counter.UpstreamRetries);
       this.#dropUpstream();
       this.#up.abandon();
@@ -610,7 +615,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
         this.#answer(refusal(502, faultReason(length)));
         return;
       }
-      this.#retryLength = 0;
+      this.#forgetRetry();
       const { status } = this.#response;
       if (status >= 200 || status === 101) {
         upstream.inAt += length;
@@ -932,6 +937,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
   #free(): void {
     this.#serial++;
     this.#phase = Phase.Free;
+    this.#forgetRetry();
     this.#up.abandon();
     this.#down.abandon();
     this.#connection = null;

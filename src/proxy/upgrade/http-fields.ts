@@ -2,6 +2,7 @@ import type { Context, Endpoint } from '#contract/context.ts';
 import type { Fields, RequestInfo, ResponseInfo } from '#proxy/hooks/hooks.ts';
 import { FieldEdits } from '#protocol/http/edits.ts';
 import { type FieldSection, lowerCaseBytes } from '#protocol/http/fields.ts';
+import { Method, TargetForm } from '#protocol/http/http.ts';
 import type { MessageHead } from '#protocol/http/message-head.ts';
 import { equalsIgnoringCase, latin1Text } from '#protocol/http/octets.ts';
 
@@ -98,6 +99,8 @@ export class HookRequest implements RequestInfo {
 /** The path exactly as it is forwarded: a decision about any other text would be about another resource. */
 function forwardedPath(head: MessageHead): string {
   const { path } = head;
+  const isEmpty = head.pathEnd === head.pathStart;
+  if (isEmpty && head.method === Method.Options && head.targetForm === TargetForm.Absolute) return '*';
   return path.startsWith('?') ? `/${path}` : path;
 }
 

@@ -60,6 +60,10 @@ const SWEEP_MS_MAX = 500;
 /** How long receives that found no slot wait for one. */
 const STARVED_MS = 10;
 
+/** A forwarded head that is kept for a retry has at most this size; longer ones are not sent again. */
+const RETRY_BYTES = 2048;
+const RETRY_COUNT = 1024;
+
 const TAG_SWEEP = 0;
 const TAG_STARVED = 1;
 
@@ -71,6 +75,8 @@ export class HttpEngine implements StreamHandler, SocketWorld, Completion {
   readonly headOptions: HeadOptions;
   readonly upstreams: UpstreamPool;
   readonly via: Uint8Array;
+  /** Forwarded heads that may have to be sent again. When none is free, a request is just not retried. */
+  readonly retries: SlotPool;
   /** Filled by an exchange just before it writes a head, and of no meaning afterwards. */
   readonly requestForward: RequestForward = newRequestForward();
   readonly responseForward: ResponseForward = newResponseForward();
@@ -101,6 +107,7 @@ export class HttpEngine implements StreamHandler, SocketWorld, Completion {
       fieldsMax: limits.headFieldsMax,
     });
     this.upstreams = new UpstreamPool(limits.upstreamIdleMax);
+    this.retries = worker.io.arena.pool(RETRY_BYTES, RETRY_COUNT);
     this.via = latin1Bytes(options.via ?? 'rampart');
     const { headMs, bodyIdleMs, responseMs, continueMs } = limits;
     const shortest = Math.min(
