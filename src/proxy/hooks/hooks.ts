@@ -1,6 +1,7 @@
 /**
- * The public API of an application: one typed object of functions, called once per tunnel, flow, stream, session
- * and request, never per byte. Each returns a verdict from a closed union, or undefined: then the config's routes decide.
+ * The public API of an application: one typed object of functions, called once per tunnel, flow, stream,
+ * session and request, never per byte. Each returns a verdict from a closed union, or undefined: then the
+ * config's routes decide.
  *
  * ```
  *  tunnel ─► flow ─┬─ drop · reject · forward ──────────────► (layer 3, cached in the flow table)
@@ -8,8 +9,8 @@
  *                              │          └─ http ─ request ► egress ─► response ─► end
  *                              └─ session ────────────────► egress ─► end
  * ```
- * Packet-level hooks (`flow`) are synchronous. Others are awaited only when they return a promise. A hook that throws or
- * overruns its time budget ends its flow with `hook_failed`; no other flow is touched.
+ * Packet-level hooks (`flow`) are synchronous. Others are awaited only when they return a promise. A hook
+ * that throws or overruns its time budget ends its flow with `hook_failed`; no other flow is touched.
  */
 import type { Context, Endpoint, FlowProtocol, Target } from '#contract/context.ts';
 import type { FlowRecord } from '#contract/record.ts';
@@ -39,6 +40,7 @@ export interface TunnelInfo {
   readonly json: unknown;
 }
 
+/** What becomes of a new tunnel. Undefined: the blob's own JSON is its context, or it is refused. */
 export type TunnelVerdict<Extension = unknown> =
   | { readonly action: 'accept'; readonly context: ContextSpec<Extension> }
   | { readonly action: 'refuse'; readonly reason: string };
@@ -53,15 +55,21 @@ export interface FlowInfo<Extension = unknown> {
   readonly route: string | null;
 }
 
-/** How a refused flow is answered: TCP reset, ICMP administratively prohibited, ICMP unreachable, or nothing. */
+/**
+ * How a refused flow is answered: TCP reset, ICMP administratively prohibited, ICMP unreachable, or nothing.
+ */
 export type RejectWith = 'reset' | 'prohibited' | 'unreachable';
 
+/** What becomes of a new flow. Undefined: the route decides. */
 export type FlowVerdict =
   | { readonly action: 'drop'; readonly reason?: string }
   | { readonly action: 'reject'; readonly with?: RejectWith; readonly reason?: string }
   /** Stay at layer 3: packets leave by an IP-tunnel off-ramp. */
   | { readonly action: 'forward'; readonly via?: string }
-  /** Become a TCP stream or a UDP session; then `stream` or `session` decides. `to: 'http'` skips the sniffing. */
+  /**
+   * Become a TCP stream or a UDP session; then `stream` or `session` decides. `to: 'http'` skips the
+   * sniffing.
+   */
   | { readonly action: 'upgrade'; readonly to?: 'stream' | 'http' };
 
 /** A TCP stream: upgraded from a flow, or accepted by a listener. */
@@ -72,12 +80,13 @@ export interface StreamInfo<Extension = unknown> {
   readonly destination: Endpoint;
   readonly route: string | null;
   /**
-   * Waits for the client's first bytes without consuming them: at most `limit` bytes, at most the sniff time limit.
-   * Empty when the client says nothing first.
+   * Waits for the client's first bytes without consuming them: at most `limit` bytes, at most the sniff time
+   * limit. Empty when the client says nothing first.
    */
   peek(limit?: number): Promise<Uint8Array>;
 }
 
+/** What becomes of a TCP stream. Undefined: what the route or the `flow` hook wished. */
 export type StreamVerdict =
   | { readonly action: 'reject'; readonly reason?: string }
   /** Connect to `to` (default: the destination) and move bytes. */
@@ -95,6 +104,7 @@ export interface SessionInfo<Extension = unknown> {
   readonly route: string | null;
 }
 
+/** What becomes of a UDP session. Undefined: it is relayed by its route. */
 export type SessionVerdict =
   | { readonly action: 'reject'; readonly reason?: string }
   | { readonly action: 'relay'; readonly to?: Target; readonly via?: string };
@@ -130,6 +140,7 @@ export interface RequestInfo<Extension = unknown> {
   state: unknown;
 }
 
+/** What becomes of a request. Undefined: it is sent on as it is, with the changes made to its fields. */
 export type RequestVerdict =
   /** Send on, with changes. Absent members stay as they came. */
   | {
@@ -158,6 +169,7 @@ export interface ResponseInfo<Extension = unknown> {
   readonly fields: Fields;
 }
 
+/** What becomes of a response. Undefined: it goes to the client, with the changes made to its fields. */
 export type ResponseVerdict =
   | { readonly action: 'forward'; readonly status?: number; readonly transformBody?: BodyTransform }
   | { readonly action: 'block'; readonly reason: string; readonly status?: number };
@@ -170,13 +182,20 @@ export interface EgressInfo<Extension = unknown> {
   readonly via: string;
 }
 
+/** Whether and where something leaves. Undefined: as chosen so far. */
 export type EgressVerdict =
   | { readonly action: 'direct'; readonly to?: Target; readonly via?: string; readonly source?: string }
   | { readonly action: 'block'; readonly reason: string };
 
-/** All hooks of an application; every one is optional. `App` is the application's settings, `Extension` its context part. */
+/**
+ * All hooks of an application; every one is optional. `App` is the application's settings, `Extension` its
+ * context part.
+ */
 export interface Hooks<Extension = unknown, App = unknown> {
-  /** Once, before any on-ramp opens. `parent` is what the previous process handed over, undefined at a first start. */
+  /**
+   * Once, before any on-ramp opens. `parent` is what the previous process handed over, undefined at a first
+   * start.
+   */
   start?(settings: App, parent: unknown): Awaitable<void>;
   /** Once per IP tunnel (or per new context of an unconnected one). */
   tunnel?(info: TunnelInfo): Awaitable<TunnelVerdict<Extension> | undefined>;
@@ -193,8 +212,8 @@ export interface Hooks<Extension = unknown, App = unknown> {
 }
 
 /**
- * Types a hooks file: `export default defineHooks<MyExtension, MySettings>({ … })`. A verdict outside the union does
- * not compile.
+ * Types a hooks file: `export default defineHooks<MyExtension, MySettings>({ … })`. A verdict outside the
+ * union does not compile.
  */
 export function defineHooks<Extension = unknown, App = unknown>(
   hooks: Hooks<Extension, App>,
