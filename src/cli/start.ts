@@ -35,8 +35,9 @@ interface Step {
 }
 
 /**
- * `npm start`: brings up a small world of namespaces with real programs in it and a Rampart in the middle, sends live
- * requests, shows each one's way through the layers, and keeps running. With `once` it ends after the requests.
+ * `npm start`: brings up a small world of namespaces with real programs in it and a Rampart in the middle,
+ * sends live requests, shows each one's way through the layers, and keeps running. With `once` it ends after
+ * the requests.
  *
  * @returns the exit code: 0 when everything went as expected.
  */
@@ -111,7 +112,10 @@ function insideUserNamespace(options: { readonly once: boolean }): Promise<numbe
   });
 }
 
-/** The Rampart in the middle: a process of its own, watched through its control socket as `rampart trace` does. */
+/**
+ * The Rampart in the middle: a process of its own, watched through its control socket as `rampart trace`
+ * does.
+ */
 class Rampart {
   readonly process: ChildProcess;
   readonly agent: AgentClient;
@@ -255,7 +259,8 @@ const STEPS: readonly Step[] = [
     about: 'A port that the hook `flow` refuses',
     vnet: 'production',
     command: [...CURL, '--interface', 'production', 'telnet://10.10.0.10:5432'],
-    check: ({ output }) => (/refused|Failed to connect/i.test(output) ? null : 'expected a refused connection'),
+    check: ({ output }) =>
+      /refused|Failed to connect/i.test(output) ? null : 'expected a refused connection',
     lesson: 'refused at layer 4 on the first packet: the server has seen nothing, not even a SYN',
   },
   {

@@ -67,9 +67,9 @@ export async function startProxy(config: Config, options: ProxyOptions): Promise
     ...(config.io === 'auto' ? {} : { kind: config.io }),
     log: (line) => log.info(line),
   });
-  let running: Proxy | null = null;
+  let running: Node | null = null;
   try {
-    running = new Proxy(assemble(io, { config, log, application }));
+    running = new Node(assemble(io, { config, log, application }));
     await running.start();
     return running;
   } catch (error) {
@@ -113,7 +113,7 @@ function assemble(io: Io, given: { config: Config; log: Log; application: Hooks 
   return { config, log, worker, hooks, networks, routes, ways: new OffRampTable(config) };
 }
 
-class Proxy extends AgentView implements RunningProxy {
+class Node extends AgentView implements RunningProxy {
   readonly #assembly: Assembly;
   #ip: IpPlane | null = null;
   #streams: StreamPlane | null = null;
