@@ -1,12 +1,13 @@
 import { assert } from '#base/assert.ts';
 import { DropReason } from '#base/drop-reason.ts';
-import { IpProtocol, type ParsedPacket } from '#packet/parse.ts';
+import type { ParsedPacket } from '#packet/parse.ts';
 import type { Limits, NetworkId } from '#proxy/proxy-contract.ts';
 
-import { AccountShares } from './account-shares.ts';
+import { AccountRings } from './account-rings.ts';
+import { FlowBuckets } from './flow-buckets.ts';
 import { FlowHash } from './flow-hash.ts';
+import { type FlowTimeouts, flowTimeoutMs } from './flow-timeout.ts';
 import type { AccountId } from './networks.ts';
-import { isTcpOver, isTcpReset, TcpBit } from './tcp-state.ts';
 
 /** Index of a live flow: its slot in all arrays of the table. Reused; `numberOf` tells two lives apart. */
 export type FlowIndex = number;
@@ -30,17 +31,7 @@ export const FlowAction = Object.freeze({
 export type FlowAction = (typeof FlowAction)[keyof typeof FlowAction];
 
 /** The limits that the table enforces. */
-export type FlowLimits = Pick<
-  Limits,
-  | 'flowsMax'
-  | 'flowsPerAccountMax'
-  | 'tcpHandshakeMs'
-  | 'tcpIdleMs'
-  | 'tcpClosingMs'
-  | 'udpIdleMs'
-  | 'icmpIdleMs'
-  | 'otherIdleMs'
->;
+export type FlowLimits = FlowTimeouts & Pick<Limits, 'flowsMax' | 'flowsPerAccountMax'>;
 
 /** Told of flows whose time is over. It has to remove them. */
 export interface ExpirySink {
@@ -80,9 +71,6 @@ export const EVICTION_IDLE_MS_MIN = 1000;
 /** Flows that one eviction looks at: more finds an idler victim, and costs more. */
 const EVICTION_SAMPLE = 16;
 
-/** A reset connection is remembered this long at most: only stragglers are still to come. */
-const TCP_RESET_MS = 10_000;
-
 /**
  * A refusal is remembered this long, from its first packet: retries of one attempt cost no hook, and a changed policy is
  * felt soon.
@@ -93,7 +81,7 @@ export const REFUSAL_MS = 3000;
 const RECORD = 8;
 /** Network, version and protocol: `tagOf`. 0 marks a free slot. */
 const TAG = 0;
-/** IPv4: source address. IPv6: slot of the key in the second store. */
+/** IPv4: source address. IPv6: slot of the key in the second store. Free slot: the next free one. */
 const SOURCE = 1;
 const DESTINATION = 2;
 /** Source port × 65536 + destination port. */
@@ -131,22 +119,14 @@ export class FlowTable<Cold> {
 
   readonly #limits: FlowLimits;
   readonly #hash: FlowHash;
-  /** Pairs (hash, flow + 1); 0 in the second place is an empty bucket. At most half full. */
-  readonly #buckets: Int32Array;
-  readonly #mask: number;
+  readonly #buckets: FlowBuckets;
   readonly #records: Int32Array;
   readonly #keys6: Int32Array;
   /** Unix milliseconds. */
   readonly #createdAt: Float64Array;
   readonly #numbers: Float64Array;
   readonly #routes: Int32Array;
-  readonly #accounts: Int32Array;
-  /** Ring of the flows of one account; `#next` of free slots is the free list. */
-  readonly #next: Int32Array;
-  readonly #previous: Int32Array;
-  /** Per account the flow at which the next eviction starts to look, −1 for none. */
-  #hands = new Int32Array(64).fill(-1);
-  readonly #shares: AccountShares;
+  readonly #rings: AccountRings;
   #count = 0;
   /** Slots at or above this were never used. */
   #slots = 0;
@@ -164,20 +144,14 @@ export class FlowTable<Cold> {
     this.capacity = capacity;
     this.#limits = limits;
     this.#hash = new FlowHash(seed[0], seed[1]);
-    let buckets = 16;
-    while (buckets < capacity * 2) buckets *= 2;
-    this.#buckets = new Int32Array(buckets * 2);
-    this.#mask = buckets - 1;
+    this.#buckets = new FlowBuckets(capacity);
     this.#records = new Int32Array(capacity * RECORD);
     this.counters = new Float64Array(capacity * 4);
     this.#keys6 = new Int32Array(capacity * KEY6);
     this.#createdAt = new Float64Array(capacity);
     this.#numbers = new Float64Array(capacity);
     this.#routes = new Int32Array(capacity);
-    this.#accounts = new Int32Array(capacity);
-    this.#next = new Int32Array(capacity);
-    this.#previous = new Int32Array(capacity);
-    this.#shares = new AccountShares(capacity);
+    this.#rings = new AccountRings(capacity);
   }
 
   /** Live flows. */
@@ -192,7 +166,7 @@ export class FlowTable<Cold> {
 
   /** Live flows of an account. */
   countOf(account: AccountId): number {
-    return this.#shares.count(account);
+    return this.#rings.shares.count(account);
   }
 
   // --- the hot path -------------------------------------------------------------------------------------------------
@@ -224,13 +198,12 @@ export class FlowTable<Cold> {
 
   #find4(tag: number, source: number, destination: number, ports: number): number {
     const hash = this.#hash.hash4(tag, source, destination, ports);
-    const buckets = this.#buckets;
+    const { pairs, mask } = this.#buckets;
     const records = this.#records;
-    const mask = this.#mask;
     for (let bucket = hash & mask; ; bucket = (bucket + 1) & mask) {
-      const entry = buckets[bucket * 2 + 1] as number;
+      const entry = pairs[bucket * 2 + 1] as number;
       if (entry === 0) return -1;
-      if (buckets[bucket * 2] !== hash) continue;
+      if (pairs[bucket * 2] !== hash) continue;
       const at = (entry - 1) * RECORD;
       if (records[at + TAG] !== tag) continue;
       const first = records[at + SOURCE] as number;
@@ -244,13 +217,12 @@ export class FlowTable<Cold> {
 
   #find6(tag: number, view: DataView, addresses: number, ports: number): number {
     const hash = this.#hash.hash6(tag, view, addresses, ports);
-    const buckets = this.#buckets;
+    const { pairs, mask } = this.#buckets;
     const records = this.#records;
-    const mask = this.#mask;
     for (let bucket = hash & mask; ; bucket = (bucket + 1) & mask) {
-      const entry = buckets[bucket * 2 + 1] as number;
+      const entry = pairs[bucket * 2 + 1] as number;
       if (entry === 0) return -1;
-      if (buckets[bucket * 2] !== hash) continue;
+      if (pairs[bucket * 2] !== hash) continue;
       const at = (entry - 1) * RECORD;
       if (records[at + TAG] !== tag) continue;
       const key = (records[at + SOURCE] as number) * KEY6;
@@ -330,12 +302,12 @@ export class FlowTable<Cold> {
    * fair share never loses one. Against flows of its own account a new one wins only over idle ones.
    */
   room(account: AccountId, now: number): number {
-    const own = this.#shares.count(account);
+    const own = this.#rings.shares.count(account);
     if (own >= this.#limits.flowsPerAccountMax)
       return this.#ownVictim(account, now, DropReason.AccountFlowLimit);
     if (this.#count < this.capacity) return HAS_ROOM;
-    if (own >= this.#shares.countMax) return this.#ownVictim(account, now, DropReason.FlowTableFull);
-    return this.#victim(this.#shares.largest, now);
+    if (own >= this.#rings.shares.countMax) return this.#ownVictim(account, now, DropReason.FlowTableFull);
+    return this.#victim(this.#rings.shares.largest, now);
   }
 
   #ownVictim(account: AccountId, now: number, refusal: DropReason): number {
@@ -345,20 +317,19 @@ export class FlowTable<Cold> {
 
   /** Of the next flows behind the account's hand, the one that has used up most of its time. Moves the hand on. */
   #victim(account: AccountId, now: number): FlowIndex {
-    let flow = this.#hands[account] as number;
-    assert(flow >= 0, 'account has no flow to evict');
+    let flow = this.#rings.hand(account);
     let best = flow;
     let bestShare = -1;
-    const sample = Math.min(EVICTION_SAMPLE, this.#shares.count(account));
+    const sample = Math.min(EVICTION_SAMPLE, this.#rings.shares.count(account));
     for (let i = 0; i < sample; i++) {
       const share = this.idleMs(flow, now) / this.timeoutMs(flow);
       if (share > bestShare) {
         best = flow;
         bestShare = share;
       }
-      flow = this.#next[flow] as number;
+      flow = this.#rings.next(flow);
     }
-    this.#hands[account] = flow;
+    this.#rings.setHand(account, flow);
     return best;
   }
 
@@ -387,8 +358,8 @@ export class FlowTable<Cold> {
     this.#createdAt[flow] = opening.createdAt;
     this.#numbers[flow] = opening.number;
     this.#routes[flow] = opening.route;
-    this.#addBucket(this.#hashOf(flow), flow);
-    this.#join(flow, account);
+    this.#buckets.add(this.#hashOf(flow), flow);
+    this.#rings.join(flow, account);
     this.#count++;
     return flow;
   }
@@ -420,8 +391,8 @@ export class FlowTable<Cold> {
   /** Removes a live flow. Its index may be given to another at once. */
   remove(flow: FlowIndex): void {
     assert(this.isLive(flow), 'flow removed twice');
-    this.#removeBucket(this.#hashOf(flow), flow);
-    this.#leave(flow);
+    this.#buckets.remove(this.#hashOf(flow), flow);
+    this.#rings.leave(flow);
     const at = flow * RECORD;
     const records = this.#records;
     if (((records[at + TAG] as number) & V6_BIT) !== 0) {
@@ -431,7 +402,7 @@ export class FlowTable<Cold> {
     }
     records[at + TAG] = 0;
     this.cold[flow] = null;
-    this.#next[flow] = this.#freeSlot;
+    records[at + SOURCE] = this.#freeSlot;
     this.#freeSlot = flow;
     this.#count--;
   }
@@ -448,7 +419,7 @@ export class FlowTable<Cold> {
   }
 
   account(flow: FlowIndex): AccountId {
-    return this.#accounts[flow] as number;
+    return this.#rings.accountOf(flow);
   }
 
   /** 4 or 6. */
@@ -507,14 +478,9 @@ export class FlowTable<Cold> {
 
   /** After how much silence the flow is forgotten. */
   timeoutMs(flow: FlowIndex): number {
-    const limits = this.#limits;
     const action = this.action(flow);
     if (action === FlowAction.Drop || action === FlowAction.Reject) return REFUSAL_MS;
-    const protocol = this.protocol(flow);
-    if (protocol === IpProtocol.Tcp) return tcpTimeoutMs(limits, this.tcpState(flow));
-    if (protocol === IpProtocol.Udp) return limits.udpIdleMs;
-    const isIcmp = protocol === IpProtocol.Icmp4 || protocol === IpProtocol.Icmp6;
-    return isIcmp ? limits.icmpIdleMs : limits.otherIdleMs;
+    return flowTimeoutMs(this.#limits, this.protocol(flow), this.tcpState(flow));
   }
 
   // --- the clock ------------------------------------------------------------------------------------------------------
@@ -583,14 +549,14 @@ export class FlowTable<Cold> {
   #restoreFlow(flow: FlowIndex, shift: number, keysInUse: Uint8Array): void {
     const at = flow * RECORD;
     if (this.#records[at + TAG] === 0) {
-      this.#next[flow] = this.#freeSlot;
+      this.#records[at + SOURCE] = this.#freeSlot;
       this.#freeSlot = flow;
       return;
     }
     this.#records[at + LAST_SEEN] = ((this.#records[at + LAST_SEEN] as number) + shift) | 0;
     if (this.version(flow) === 6) keysInUse[this.#records[at + SOURCE] as number] = 1;
-    this.#addBucket(this.#hashOf(flow), flow);
-    this.#join(flow, this.#accounts[flow] as number);
+    this.#buckets.add(this.#hashOf(flow), flow);
+    this.#rings.join(flow, this.#rings.accountOf(flow));
     this.#count++;
   }
 
@@ -603,7 +569,7 @@ export class FlowTable<Cold> {
       this.#createdAt.subarray(0, slots),
       this.#numbers.subarray(0, slots),
       this.#routes.subarray(0, slots),
-      this.#accounts.subarray(0, slots),
+      this.#rings.accounts(slots),
     ];
   }
 
@@ -612,7 +578,7 @@ export class FlowTable<Cold> {
   #takeSlot(): FlowIndex {
     const flow = this.#freeSlot;
     if (flow >= 0) {
-      this.#freeSlot = this.#next[flow] as number;
+      this.#freeSlot = this.#records[flow * RECORD + SOURCE] as number;
       return flow;
     }
     this.cold.push(null);
@@ -627,45 +593,6 @@ export class FlowTable<Cold> {
     return key;
   }
 
-  /** Puts the flow behind all others of its account, as the hand sees them. */
-  #join(flow: FlowIndex, account: AccountId): void {
-    this.#accounts[flow] = account;
-    this.#shares.add(account);
-    if (account >= this.#hands.length) this.#growHands(account);
-    const hand = this.#hands[account] as number;
-    if (hand < 0) {
-      this.#hands[account] = flow;
-      this.#next[flow] = flow;
-      this.#previous[flow] = flow;
-      return;
-    }
-    const last = this.#previous[hand] as number;
-    this.#next[flow] = hand;
-    this.#previous[flow] = last;
-    this.#next[last] = flow;
-    this.#previous[hand] = flow;
-  }
-
-  #leave(flow: FlowIndex): void {
-    const account = this.#accounts[flow] as number;
-    this.#shares.remove(account);
-    const next = this.#next[flow] as number;
-    if (next === flow) {
-      this.#hands[account] = -1;
-      return;
-    }
-    const previous = this.#previous[flow] as number;
-    this.#next[previous] = next;
-    this.#previous[next] = previous;
-    if (this.#hands[account] === flow) this.#hands[account] = next;
-  }
-
-  #growHands(account: AccountId): void {
-    const larger = new Int32Array(Math.max(account + 1, this.#hands.length * 2)).fill(-1);
-    larger.set(this.#hands);
-    this.#hands = larger;
-  }
-
   #hashOf(flow: FlowIndex): number {
     const at = flow * RECORD;
     const records = this.#records;
@@ -676,34 +603,6 @@ export class FlowTable<Cold> {
       return this.#hash.hash4(tag, source, records[at + DESTINATION] as number, ports);
     for (let i = 0; i < KEY6; i++) KEY6_VIEW.setInt32(i * 4, this.#keys6[source * KEY6 + i] as number);
     return this.#hash.hash6(tag, KEY6_VIEW, 0, ports);
-  }
-
-  #addBucket(hash: number, flow: FlowIndex): void {
-    const buckets = this.#buckets;
-    let bucket = hash & this.#mask;
-    while (buckets[bucket * 2 + 1] !== 0) bucket = (bucket + 1) & this.#mask;
-    buckets[bucket * 2] = hash;
-    buckets[bucket * 2 + 1] = flow + 1;
-  }
-
-  /** Empties the flow's bucket and moves later entries of the run back, so that none is cut off by the gap. */
-  #removeBucket(hash: number, flow: FlowIndex): void {
-    const buckets = this.#buckets;
-    const mask = this.#mask;
-    let gap = hash & mask;
-    while (buckets[gap * 2 + 1] !== flow + 1) {
-      assert(buckets[gap * 2 + 1] !== 0, 'flow is not in the table');
-      gap = (gap + 1) & mask;
-    }
-    for (let bucket = (gap + 1) & mask; buckets[bucket * 2 + 1] !== 0; bucket = (bucket + 1) & mask) {
-      const home = (buckets[bucket * 2] as number) & mask;
-      // The entry may move only if its home is not behind the gap.
-      if (((bucket - home) & mask) < ((bucket - gap) & mask)) continue;
-      buckets[gap * 2] = buckets[bucket * 2] as number;
-      buckets[gap * 2 + 1] = buckets[bucket * 2 + 1] as number;
-      gap = bucket;
-    }
-    buckets[gap * 2 + 1] = 0;
   }
 }
 
@@ -730,11 +629,4 @@ export interface FlowOpening {
   now: number;
   /** Unix milliseconds. */
   createdAt: number;
-}
-
-function tcpTimeoutMs(limits: FlowLimits, state: number): number {
-  if (isTcpOver(state)) {
-    return isTcpReset(state) ? Math.min(limits.tcpClosingMs, TCP_RESET_MS) : limits.tcpClosingMs;
-  }
-  return (state & TcpBit.Established) !== 0 ? limits.tcpIdleMs : limits.tcpHandshakeMs;
 }
