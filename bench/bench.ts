@@ -1,6 +1,7 @@
 /**
- * `npm run bench` runs every benchmark and prints a table; `npm run bench -- NAME [--json] [--rounds N] [--seconds N]`
- * runs one. `--save` writes bench/results/NAME.json with the machine's description.
+ * `npm run bench` runs every benchmark and prints a table;
+ * `npm run bench -- NAME [--json] [--rounds N] [--seconds N]` runs one. `--save` writes
+ * bench/results/NAME.json with the machine's description.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';

@@ -1,6 +1,6 @@
 /**
- * The flow table by itself: what a flow costs in memory, and how many packets a second find their flow, at several
- * sizes. Plain numbers; `bench` prints them.
+ * The flow table by itself: what a flow costs in memory, and how many packets a second find their flow, at
+ * several sizes. Plain numbers; `bench` prints them.
  */
 import { FlowAction, FlowTable, type FlowTuple } from '#proxy/flow/flow-table.ts';
 
@@ -25,7 +25,10 @@ const LIMITS = {
   otherIdleMs: 600_000,
 };
 
-/** Different packets that lookups draw from: more than the caches hold, so that memory is part of what is measured. */
+/**
+ * Different packets that lookups draw from: more than the caches hold, so that memory is part of what is
+ * measured.
+ */
 const PACKETS_MAX = 1 << 18;
 
 /** Runs for about a second per size. */

@@ -1,6 +1,6 @@
 /**
- * What every benchmark needs: start a program, read the CPU time of all its threads from /proc, run contenders in turn,
- * take medians, print a table or one JSON object.
+ * What every benchmark needs: start a program, read the CPU time of all its threads from /proc, run
+ * contenders in turn, take medians, print a table or one JSON object.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';

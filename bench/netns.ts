@@ -1,4 +1,6 @@
-/** Hosts for benchmarks: network namespaces with devices between them, gone when the process ends. Needs root. */
+/**
+ * Hosts for benchmarks: network namespaces with devices between them, gone when the process ends. Needs root.
+ */
 import { spawnSync } from 'node:child_process';
 
 import { type Running, runToEnd, start } from './harness.ts';
@@ -92,7 +94,9 @@ export async function iperf(
   };
 }
 
-/** The server takes one client at a time and may still be busy with the last one: then the client tries again. */
+/**
+ * The server takes one client at a time and may still be busy with the last one: then the client tries again.
+ */
 async function iperfEnd(
   host: Host,
   line: readonly string[],

@@ -1,4 +1,7 @@
-/** Configurations of the proxies that stand beside Rampart. One worker or thread each: CPU per unit is compared. */
+/**
+ * Configurations of the proxies that stand beside Rampart. One worker or thread each: CPU per unit is
+ * compared.
+ */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

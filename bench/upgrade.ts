@@ -38,8 +38,10 @@ export const benchmark: Benchmark = {
 };
 
 /** A client host whose packets become streams to a server outside. */
-interface Way {
+export interface Way {
   readonly client: Host;
+  /** Where the server runs. */
+  readonly outside: Host;
   readonly to: string;
   readonly programs: readonly Running[];
   close(): Promise<void>;
@@ -82,7 +84,8 @@ function outside(): { host: Host; server: Running } {
   return { host, server };
 }
 
-async function rampartWay(mtu: number): Promise<Way> {
+/** A way through one contender. */
+export async function rampartWay(mtu: number): Promise<Way> {
   const client = new Host('client');
   const { host, server } = outside();
   const folder = scratch();
@@ -108,6 +111,7 @@ telemetry: { control: "unix:${folder}/control.sock" }
   await ready(program);
   return {
     client,
+    outside: host,
     to: '192.0.2.1',
     programs: [program],
     async close() {
@@ -118,7 +122,8 @@ telemetry: { control: "unix:${folder}/control.sock" }
   };
 }
 
-function kernelWay(mtu: number): Way {
+/** A way through one contender. */
+export function kernelWay(mtu: number): Way {
   const client = new Host('client');
   const router = new Host('router');
   const server = new Host('server');
@@ -145,6 +150,7 @@ function kernelWay(mtu: number): Way {
   const sink = server.start('iperf3', ['-s', '-p', String(PORT)]);
   return {
     client,
+    outside: server,
     to: '192.0.2.1',
     programs: [],
     async close() {
@@ -159,7 +165,8 @@ function resident(client: Host): Running {
   return client.start('sleep', ['3600']);
 }
 
-async function slirpWay(mtu: number): Promise<Way> {
+/** A way through one contender. */
+export async function slirpWay(mtu: number): Promise<Way> {
   const client = new Host('client');
   const { host, server } = outside();
   const program = host.start('slirp4netns', [
@@ -172,6 +179,7 @@ async function slirpWay(mtu: number): Promise<Way> {
   await hasDevice(client, 'tap0', program);
   return {
     client,
+    outside: host,
     to: '192.0.2.1',
     programs: [program],
     async close() {
@@ -182,7 +190,8 @@ async function slirpWay(mtu: number): Promise<Way> {
   };
 }
 
-async function passtWay(mtu: number): Promise<Way> {
+/** A way through one contender. */
+export async function passtWay(mtu: number): Promise<Way> {
   const client = new Host('client');
   const { host, server } = outside();
   const sleeper = resident(client);
@@ -208,6 +217,7 @@ async function passtWay(mtu: number): Promise<Way> {
   await hasDevice(client, 'world', program);
   return {
     client,
+    outside: host,
     to: '192.0.2.1',
     programs: [program],
     async close() {
