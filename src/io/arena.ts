@@ -20,14 +20,17 @@ export class Arena {
     this.address = address;
   }
 
-  /** Reserves `length` bytes for the life of the arena. Alignment is a power of two. @throws RAMP_NO_MEMORY */
+  /**
+   * Reserves `length` bytes for the life of the arena. Alignment is a power of two. @throws RAMP_NO_MEMORY
+   */
   reserve(length: number, alignment = 64): number {
     assert(length > 0 && (alignment & (alignment - 1)) === 0);
     const offset = Math.ceil(this.#next / alignment) * alignment;
     if (offset + length > this.bytes.length) {
       throw new RampartError(
         'RAMP_NO_MEMORY',
-        `the arena has ${this.bytes.length - this.#next} of ${this.bytes.length} bytes left and ${length} were asked for; raise limits.arena`,
+        `the arena has ${this.bytes.length - this.#next} of ${this.bytes.length} bytes left and ${length} ` +
+          'were asked for; raise limits.arena',
       );
     }
     this.#next = offset + length;
@@ -111,8 +114,8 @@ export class SlotPool {
   }
 
   /**
-   * For an engine: lends a free slot to the kernel, which may fill it for a pooled receive. Returns the index, or −1
-   * when no slot is free. A lent slot counts as free until `take`.
+   * For an engine: lends a free slot to the kernel, which may fill it for a pooled receive. Returns the
+   * index, or −1 when no slot is free. A lent slot counts as free until `take`.
    */
   lend(): number {
     if (this.#freeCount === 0) return -1;
@@ -134,7 +137,9 @@ export class SlotPool {
     this.#free[this.#freeCount++] = index;
   }
 
-  /** For an engine: `reclaim` is called when `acquire` finds only lent slots left; it should `unlend` some. */
+  /**
+   * For an engine: `reclaim` is called when `acquire` finds only lent slots left; it should `unlend` some.
+   */
   onExhausted(reclaim: (() => void) | null): void {
     this.#reclaim = reclaim;
   }

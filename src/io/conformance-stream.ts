@@ -64,6 +64,24 @@ function connectTests(test: DeclareTest): void {
     assert.equal(result, -Errno.ECONNREFUSED);
   });
 
+  test('cancels a connect that waits', async (bench) => {
+    const { io } = bench;
+    // Nobody accepts, so connections beyond the queue get no answer.
+    const listener = bench.keep(io.listen({ family: 4, address: '127.0.0.1', port: 0 }, { backlog: 0 }));
+    const address = io.localAddress(listener);
+    const waiting = [];
+    for (let i = 0; i < 4; i++) {
+      const client = bench.keep(io.socket('tcp4'));
+      waiting.push(bench.started((c, tag) => io.connect(client, address, c, tag)));
+    }
+    await bench.turn();
+    await bench.turn();
+    for (const { id } of waiting) io.cancel(id);
+    const results = await Promise.all(waiting.map(async ({ done }) => (await done).result));
+    for (const result of results) assert.ok(result === 0 || result === -Errno.ECANCELED, `${result}`);
+    if (bench.real) assert.ok(results.includes(-Errno.ECANCELED));
+  });
+
   test('refuses to listen where somebody listens, and says the address', (bench) => {
     const { io } = bench;
     const listener = bench.listen();
@@ -338,6 +356,25 @@ function endTests(test: DeclareTest): void {
       left -= result;
       assert.ok(left > 0, 'less than everything was sent');
     }
+  });
+
+  test('cancels a send that waits for room, and a write to a full pipe', async (bench) => {
+    const { io } = bench;
+    const [client] = await bench.tcpPair();
+    const length = 16 * 1024 * 1024;
+    const offset = io.arena.reserve(length);
+    const sent = bench.started((c, tag) => io.send(client, offset, length, c, tag));
+    const [reader, writer] = io.pipe();
+    bench.keep(reader);
+    bench.keep(writer);
+    while (io.tryWrite(writer, offset, 4096) > 0);
+    const written = bench.started((c, tag) => io.write(writer, offset, 4096, c, tag));
+    await bench.turn();
+    await bench.turn();
+    io.cancel(sent.id);
+    io.cancel(written.id);
+    assert.equal((await sent.done).result, -Errno.ECANCELED);
+    assert.equal((await written.done).result, -Errno.ECANCELED);
   });
 
   test('never confuses operations of a closed descriptor with those of its successor', async (bench) => {

@@ -1,6 +1,6 @@
 /**
- * What every engine must do, as one suite. An engine's test calls `ioConformance` with a way to open it. After each
- * test nothing may be left: no descriptor, operation, timer or slot.
+ * What every engine must do, as one suite. An engine's test calls `ioConformance` with a way to open it.
+ * After each test nothing may be left: no descriptor, operation, timer or slot.
  */
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';

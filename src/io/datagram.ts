@@ -27,9 +27,9 @@ import { SOCKADDR_BYTES } from './socket-address.ts';
 /** Receives what comes in on a `DatagramPort`. */
 export interface DatagramOwner {
   /**
-   * A datagram, or with `segmentSize` > 0 a train of equal ones (the last may be shorter), lies at arena offset `offset`
-   * in a slot of the port's pool, which the owner has to release or to send. During the call `port.remote`,
-   * `port.destination` and `port.localIp` are valid.
+   * A datagram, or with `segmentSize` > 0 a train of equal ones (the last may be shorter), lies at arena
+   * offset `offset` in a slot of the port's pool, which the owner has to release or to send. During the call
+   * `port.remote`, `port.destination` and `port.localIp` are valid.
    */
   onDatagram(port: DatagramPort, offset: number, length: number, segmentSize: number): void;
   /** The network reported an error about something that was sent, such as ECONNREFUSED; positive errno. */
@@ -38,7 +38,10 @@ export interface DatagramOwner {
 
 /** Sizes of a `DatagramPort`. */
 export interface DatagramOptions {
-  /** Buffers for receiving. With receive offload the kernel fills up to 64 KiB at once; a slot should hold that. */
+  /**
+   * Buffers for receiving. With receive offload the kernel fills up to 64 KiB at once; a slot should hold
+   * that.
+   */
   readonly pool: SlotPool;
   /** Receives kept under way; more let a burst complete in one batch. Default 16. */
   readonly receiveCount?: number;
@@ -64,21 +67,30 @@ const HEADER_BYTES = 512;
 const CONTROL_BYTES = HEADER_BYTES - HEADER_CONTROL;
 
 /**
- * A UDP socket with a fixed set of message headers: so many receives are always under way, and each send uses a free
- * header or is dropped. Nothing is allocated per packet. The port owns its descriptor.
+ * A UDP socket with a fixed set of message headers: so many receives are always under way, and each send uses
+ * a free header or is dropped. Nothing is allocated per packet. The port owns its descriptor.
  */
 export class DatagramPort implements Completion {
   readonly fd: Fd;
   /** Arena offset of the sender's socket address, and its length; valid during `onDatagram`. */
   remote = 0;
   remoteLength = 0;
-  /** Arena offset of the socket address that the packet was sent to before redirection, −1 when not known; likewise. */
+  /**
+   * Arena offset of the socket address that the packet was sent to before redirection, −1 when not known;
+   * likewise.
+   */
   destination = -1;
-  /** Arena offset of the local IP address (4 or 16 bytes) that the packet came to, −1 when not known; likewise. */
+  /**
+   * Arena offset of the local IP address (4 or 16 bytes) that the packet came to, −1 when not known;
+   * likewise.
+   */
   localIp = -1;
   /** Index of the interface that the packet came in by, 0 when not known; likewise. */
   interfaceIndex = 0;
-  /** Datagrams or trains received, sent, dropped on sending, and dropped on receiving because a slot was too short. */
+  /**
+   * Datagrams or trains received, sent, dropped on sending, and dropped on receiving because a slot was too
+   * short.
+   */
   received = 0;
   sent = 0;
   dropped = 0;
@@ -152,9 +164,9 @@ export class DatagramPort implements Completion {
   }
 
   /**
-   * Sends `length` bytes at arena offset `offset`, cut into datagrams of `segmentSize` bytes when that is not 0. The slot of
-   * `pool` that holds them belongs to the port from here on and is released when they are sent or dropped. The
-   * address is copied; a length of 0 sends to the connected peer.
+   * Sends `length` bytes at arena offset `offset`, cut into datagrams of `segmentSize` bytes when that is not
+   * 0. The slot of `pool` that holds them belongs to the port from here on and is released when they are sent
+   * or dropped. The address is copied; a length of 0 sends to the connected peer.
    *
    * Its many numbers are the price of a hot path without objects.
    *
@@ -211,7 +223,7 @@ export class DatagramPort implements Completion {
     this.#io.close(this.fd);
   }
 
-  // --- receiving -------------------------------------------------------------------------------------------------
+  // --- receiving -------------------------------------------------------------------------------------------
 
   #receive(index: number): void {
     const { arena } = this.#io;
@@ -307,7 +319,7 @@ export class DatagramPort implements Completion {
     return segmentSize < length ? segmentSize : 0;
   }
 
-  // --- sending ---------------------------------------------------------------------------------------------------
+  // --- sending ---------------------------------------------------------------------------------------------
 
   #onSent(index: number, result: number): void {
     const train = messageControlLength(this.#io.arena.view, this.#headers + index * HEADER_BYTES) > 0;

@@ -12,7 +12,9 @@ export const DescriptorKind = Object.freeze({
   Pipe: 5,
   /** Not a socket and not a pipe of ours: a TUN, a file, a namespace. */
   Other: 6,
-  /** A Unix stream: a short read may end at a message with descriptors, and says nothing about what follows. */
+  /**
+   * A Unix stream: a short read may end at a message with descriptors, and says nothing about what follows.
+   */
   LocalStream: 7,
   LocalListener: 8,
 } as const);
@@ -28,8 +30,9 @@ export const DescriptorFlag = Object.freeze({
 } as const);
 
 /**
- * What an engine knows about descriptors, indexed by their number. Descriptors opened elsewhere are in it too, as
- * soon as an operation names them; those must be closed through the engine as well, or it remembers them wrongly.
+ * What an engine knows about descriptors, indexed by their number. Descriptors opened elsewhere are in it
+ * too, as soon as an operation names them; those must be closed through the engine as well, or it remembers
+ * them wrongly.
  */
 export class DescriptorTable {
   kinds = new Uint8Array(1024);

@@ -127,10 +127,13 @@ for (const kind of KINDS) {
         let failures = 0;
         io.accept(listener, { onCompletion(tag, result, flags) {
           if (result < 0) {
-            if (failures++ === 0) { console.log('accept', result, flags); for (const fd of pipes) io.close(fd); }
+            if (failures++ > 0) return;
+            console.log('accept', result, flags);
+            for (const fd of pipes) io.close(fd);
           } else { console.log('accepted', flags); io.unref(); }
         } }, 0);
-        io.connect(client, io.localAddress(listener), { onCompletion(tag, result) { console.log('connect', result); } }, 0);`,
+        const address = io.localAddress(listener);
+        io.connect(client, address, { onCompletion(tag, result) { console.log('connect', result); } }, 0);`,
         {},
         100,
       );
@@ -163,7 +166,8 @@ function run(
   descriptors = 1024,
 ): Promise<{ code: number | null; output: string }> {
   const url = `data:text/javascript,${encodeURIComponent(program)}`;
-  const script = `ulimit -n ${descriptors}; exec "$0" --disable-warning=ExperimentalWarning --import "$1" -e ''`;
+  const flags = '--disable-warning=ExperimentalWarning';
+  const script = `ulimit -n ${descriptors}; exec "$0" ${flags} --import "$1" -e ''`;
   return new Promise((resolve, reject) => {
     const child = spawn('sh', ['-c', script, process.execPath, url], {
       env: { ...process.env, NODE_OPTIONS: '', RAMPART_IO: '', ...environment },

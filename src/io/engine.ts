@@ -10,7 +10,9 @@ import { UringEngine } from './uring.ts';
 
 /** Which engine to open, and how. */
 export interface EngineOptions extends NativeEngineOptions {
-  /** Overrides the choice; default is the environment's RAMPART_IO, and without that the best one that works. */
+  /**
+   * Overrides the choice; default is the environment's RAMPART_IO, and without that the best one that works.
+   */
   readonly kind?: 'uring' | 'epoll';
   /** Submissions that one batch holds; a power of two. Default 4096. */
   readonly ringEntries?: number;
@@ -21,8 +23,8 @@ export interface EngineOptions extends NativeEngineOptions {
 const RING_ENTRIES_DEFAULT = 4096;
 
 /**
- * Opens the engine that moves the bytes: `uring` where the kernel allows it, else `epoll`. `RAMPART_IO=uring` or `epoll`
- * overrides the choice.
+ * Opens the engine that moves the bytes: `uring` where the kernel allows it, else `epoll`. `RAMPART_IO=uring`
+ * or `epoll` overrides the choice.
  *
  * @throws RAMP_IO_UNSUPPORTED when an engine that was asked for cannot run here.
  */

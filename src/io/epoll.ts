@@ -5,7 +5,8 @@ import type { SlotPool } from './arena.ts';
 import { DescriptorFlag, DescriptorKind } from './descriptor-table.ts';
 import * as libc from './ffi/libc.ts';
 import { type Completion, CompletionFlag, Errno, type Fd, type OperationId, PollMask } from './io.ts';
-import { ACCEPT_PAUSE_MS, isFatalToAccept, NativeEngine, type NativeEngineOptions } from './native-engine.ts';
+import { isFatalToAccept, NativeEngine, type NativeEngineOptions } from './native-engine.ts';
+import { OperationLists } from './operation-lists.ts';
 import { OperationKind, OperationState } from './operation-table.ts';
 import { writeSocketAddress } from './socket-address.ts';
 
@@ -44,10 +45,10 @@ const WATCH = 2;
 const NONE = 0;
 
 /**
- * The engine over epoll, for where io_uring is forbidden. Each descriptor is registered once, edge-triggered, for everything.
- * An operation is attempted when it is started, unless the descriptor is known not to be ready or others wait before it;
- * otherwise it waits in the descriptor's list for the next edge. An end that is known at once is still delivered
- * from the loop.
+ * The engine over epoll, for where io_uring is forbidden. Each descriptor is registered once, edge-triggered,
+ * for everything. An operation is attempted when it is started, unless the descriptor is known not to be
+ * ready or others wait before it; otherwise it waits in the descriptor's list for the next edge. An end that
+ * is known at once is still delivered from the loop.
  */
 export class EpollEngine extends NativeEngine {
   readonly kind = 'epoll';
@@ -57,8 +58,7 @@ export class EpollEngine extends NativeEngine {
   #ready = new Uint8Array(1024);
   /** Counts the lives of a descriptor number, so that an event of an earlier one is recognised. */
   #generations = new Int32Array(1024);
-  #heads = new Int32Array(1024 * LISTS);
-  #tails = new Int32Array(1024 * LISTS);
+  readonly #lists = new OperationLists(this.operations, 1024 * LISTS);
   /** Lists that have more to do than one turn allows. */
   #again: number[] = [];
   /** Splices that wait for room, and so stand in the list of their target. */
@@ -72,7 +72,7 @@ export class EpollEngine extends NativeEngine {
     this.#eventView = new DataView(this.#events.memory);
   }
 
-  // --- starting --------------------------------------------------------------------------------------------------
+  // --- starting --------------------------------------------------------------------------------------------
 
   accept(listener: Fd, completion: Completion, tag: number): OperationId {
     this.noteListener(listener);
@@ -190,7 +190,7 @@ export class EpollEngine extends NativeEngine {
     const id = operations.ids[index] as number;
     const fd = operations.fds[index] as number;
     const list = fd * LISTS + READ;
-    if (this.#heads[list] === NONE && ((this.#ready[fd] as number) & READABLE) !== 0) {
+    if (this.#lists.heads[list] === NONE && ((this.#ready[fd] as number) & READABLE) !== 0) {
       if (operations.kinds[index] === OperationKind.Accept) {
         this.#append(index, list);
         this.#runLater(list);
@@ -213,7 +213,7 @@ export class EpollEngine extends NativeEngine {
     const list = fd * LISTS + WRITE;
     const ready = this.#ready[fd] as number;
     const full = (ready & REGISTERED) !== 0 && (ready & WRITABLE) === 0;
-    if (this.#heads[list] === NONE && (!full || this.#failsAtOnce(index))) {
+    if (this.#lists.heads[list] === NONE && (!full || this.#failsAtOnce(index))) {
       const result = this.#attempt(index);
       if (result !== -Errno.EAGAIN || this.#failsAtOnce(index)) {
         this.#decide(index, result, 0);
@@ -242,7 +242,7 @@ export class EpollEngine extends NativeEngine {
     this.defer(index, result, flags);
   }
 
-  // --- attempts --------------------------------------------------------------------------------------------------
+  // --- attempts --------------------------------------------------------------------------------------------
 
   /** Completion flags of the last attempt: the slot of a pooled receive. */
   #pooledFlags = 0;
@@ -284,8 +284,8 @@ export class EpollEngine extends NativeEngine {
   }
 
   /**
-   * Notes what a read tells about the descriptor: nothing is left after EAGAIN, and neither after a short read of a
-   * byte stream (epoll(7), questions and answers, 9), unless its end has been announced.
+   * Notes what a read tells about the descriptor: nothing is left after EAGAIN, and neither after a short
+   * read of a byte stream (epoll(7), questions and answers, 9), unless its end has been announced.
    */
   #afterRead(fd: Fd, result: number, length: number): number {
     const ready = this.#ready[fd] as number;
@@ -353,7 +353,7 @@ export class EpollEngine extends NativeEngine {
     return moved;
   }
 
-  // --- lists -----------------------------------------------------------------------------------------------------
+  // --- lists -----------------------------------------------------------------------------------------------
 
   /** Puts an operation to the end of a list; its descriptor is watched from here on. */
   #append(index: number, wanted: number): void {
@@ -363,28 +363,15 @@ export class EpollEngine extends NativeEngine {
       list = (operations.offsets[index] as number) * LISTS + WRITE;
       this.#splicesAway++;
     }
-    const tail = this.#tails[list] as number;
-    operations.lists[index] = list;
-    operations.previous[index] = tail;
-    operations.next[index] = NONE;
-    if (tail === NONE) this.#heads[list] = index;
-    else operations.next[tail] = index;
-    this.#tails[list] = index;
+    this.#lists.append(index, list);
     const fd = Math.trunc(list / LISTS);
     if (((this.#ready[fd] as number) & REGISTERED) === 0) this.#register(fd);
   }
 
   #unlink(index: number): void {
     const { operations } = this;
-    const list = operations.lists[index] as number;
-    if (list < 0) return;
-    const next = operations.next[index] as number;
-    const previous = operations.previous[index] as number;
-    if (previous === NONE) this.#heads[list] = next;
-    else operations.next[previous] = next;
-    if (next === NONE) this.#tails[list] = previous;
-    else operations.previous[next] = previous;
-    operations.lists[index] = -1;
+    if ((operations.lists[index] as number) < 0) return;
+    this.#lists.unlink(index);
     if (((operations.states[index] as number) & OperationState.AwaitsRoom) !== 0) this.#splicesAway--;
   }
 
@@ -417,7 +404,7 @@ export class EpollEngine extends NativeEngine {
     const fd = Math.trunc(list / LISTS);
     const bit = list % LISTS === READ ? READABLE : WRITABLE;
     for (let budget = LIST_BUDGET; budget > 0; budget--) {
-      const index = this.#heads[list] as number;
+      const index = this.#lists.heads[list] as number;
       if (index === NONE || ((this.#ready[fd] as number) & bit) === 0) return;
       const kind = operations.kinds[index] as number;
       if (kind === OperationKind.Accept) {
@@ -462,25 +449,18 @@ export class EpollEngine extends NativeEngine {
       return !this.stopped;
     }
     if (result >= 0) this.ownAccepted(listener, result);
-    else if (result !== -Errno.ECONNABORTED) this.#pauseAccept(index);
+    else if (result !== -Errno.ECONNABORTED) this.pauseAccept(index);
     const completion = operations.completions[index] as Completion;
     this.deliver(completion, operations.tags[index] as number, result, CompletionFlag.More);
     return !this.stopped;
   }
 
-  /** Out of descriptors or memory: the same error would come back at once, so accepting waits a little. */
-  #pauseAccept(index: number): void {
-    const { operations } = this;
-    const id = operations.ids[index] as number;
-    operations.states[index] = (operations.states[index] as number) | OperationState.Waiting;
-    this.ownTimer(ACCEPT_PAUSE_MS, () => {
-      if (operations.find(id) === 0 || (operations.lists[index] as number) < 0) return;
-      operations.states[index] = (operations.states[index] as number) & ~OperationState.Waiting;
-      this.#runLater(operations.lists[index] as number);
-    });
+  /** The pause after a shortage is over: the backlog may hold connections whose edge has passed. */
+  protected resumeAccept(index: number): void {
+    this.#runLater(this.operations.lists[index] as number);
   }
 
-  // --- ending ----------------------------------------------------------------------------------------------------
+  // --- ending ----------------------------------------------------------------------------------------------
 
   cancel(operation: OperationId): void {
     const index = this.operations.find(operation);
@@ -493,7 +473,11 @@ export class EpollEngine extends NativeEngine {
     this.#reach(fd);
     const { operations, descriptors } = this;
     for (let list = fd * LISTS; list < (fd + 1) * LISTS; list++) {
-      for (let index = this.#heads[list] as number; index !== NONE; index = this.#heads[list] as number) {
+      for (
+        let index = this.#lists.heads[list] as number;
+        index !== NONE;
+        index = this.#lists.heads[list] as number
+      ) {
         this.cancel(operations.ids[index] as number);
       }
     }
@@ -522,7 +506,7 @@ export class EpollEngine extends NativeEngine {
   /** Operations are attempted when they are started: nothing is held back. */
   flush(): void {}
 
-  // --- the loop --------------------------------------------------------------------------------------------------
+  // --- the loop --------------------------------------------------------------------------------------------
 
   turn(): boolean {
     let take = true;
@@ -574,18 +558,18 @@ export class EpollEngine extends NativeEngine {
     if ((events & EVENTS_ENDED) !== 0) ready |= ENDED;
     this.#ready[fd] = ready;
     const list = fd * LISTS;
-    if (this.#heads[list + READ] !== NONE) this.#runList(list + READ);
+    if (this.#lists.heads[list + READ] !== NONE) this.#runList(list + READ);
     if (this.#generations[fd] !== generation || this.stopped) return;
-    if (this.#heads[list + WRITE] !== NONE) this.#runList(list + WRITE);
+    if (this.#lists.heads[list + WRITE] !== NONE) this.#runList(list + WRITE);
     if (this.#generations[fd] !== generation || this.stopped) return;
-    if (this.#heads[list + WATCH] !== NONE) this.#runPolls(fd, events);
+    if (this.#lists.heads[list + WATCH] !== NONE) this.#runPolls(fd, events);
   }
 
   #runPolls(fd: Fd, events: number): void {
     const { operations } = this;
     // Callbacks may change the list, so it is noted first. Nearly always it has one element.
     const ids: number[] = [];
-    const head = this.#heads[fd * LISTS + WATCH] as number;
+    const head = this.#lists.heads[fd * LISTS + WATCH] as number;
     for (let index = head; index !== NONE; index = operations.next[index] as number) {
       ids.push(operations.ids[index] as number);
     }
@@ -612,16 +596,11 @@ export class EpollEngine extends NativeEngine {
     const length = 2 ** Math.ceil(Math.log2(fd + 1));
     const ready = new Uint8Array(length);
     const generations = new Int32Array(length);
-    const heads = new Int32Array(length * LISTS);
-    const tails = new Int32Array(length * LISTS);
     ready.set(this.#ready);
     generations.set(this.#generations);
-    heads.set(this.#heads);
-    tails.set(this.#tails);
     this.#ready = ready;
     this.#generations = generations;
-    this.#heads = heads;
-    this.#tails = tails;
+    this.#lists.reach(length * LISTS);
   }
 
   protected stopOperations(): void {

@@ -1,19 +1,23 @@
 import { LoopHandles } from './ffi/libuv.ts';
 
 /**
- * Where an engine meets Node's event loop. The engine has one pollable descriptor (its ring, its epoll); when that
- * is readable, or work was left over, the loop calls `turn`, and before it may sleep it calls `prepare`. Promises, Node's own
- * timers and completions so share one thread, and an idle process sleeps.
+ * Where an engine meets Node's event loop. The engine has one pollable descriptor (its ring, its epoll); when
+ * that is readable, or work was left over, the loop calls `turn`, and before it may sleep it calls `prepare`.
+ * Promises, Node's own timers and completions so share one thread, and an idle process sleeps.
  *
- * A callback from native code has two duties, which are met here: no exception may cross it (it is thrown again
- * from an immediate, where Node reports it as uncaught), and microtasks do not run by themselves after it.
+ * A callback from native code has two duties, which are met here: no exception may cross it (it is thrown
+ * again from an immediate, where Node reports it as uncaught), and microtasks do not run by themselves after
+ * it.
  */
 export interface LoopClient {
   /** Delivers what is complete; returns true when work is left that must not wait for the descriptor. */
   turn(): boolean;
   /** Delivers timers that are due. */
   fireTimers(): void;
-  /** Called before the loop looks for events: submit what is pending. Returns true when work is left, as `turn`. */
+  /**
+   * Called before the loop looks for events: submit what is pending. Returns true when work is left, as
+   * `turn`.
+   */
   prepare(): boolean;
 }
 
@@ -22,6 +26,7 @@ type TickCallback = () => void;
 /** Runs `process.nextTick` callbacks and promise jobs: what Node does after each of its own callbacks. */
 const runMicrotasks: TickCallback = (process as unknown as { _tickCallback: TickCallback })._tickCallback;
 
+/** One engine's part of the event loop of the thread that made it. */
 export class EventLoop {
   readonly #client: LoopClient;
   readonly #handles: LoopHandles;
@@ -41,7 +46,9 @@ export class EventLoop {
     });
   }
 
-  /** Milliseconds: the turn's own time inside a turn, the clock's outside, where nothing else keeps it fresh. */
+  /**
+   * Milliseconds: the turn's own time inside a turn, the clock's outside, where nothing else keeps it fresh.
+   */
   now(): number {
     return this.#inTurn ? this.#now : performance.now();
   }

@@ -3,9 +3,10 @@
  * interface, three engines: `uring`, `epoll`, `memory`. It knows no packet formats.
  *
  * How it is used: everything the kernel reads or writes lies in the engine's one *arena*, and is named by its
- * offset there. An operation is started with a `Completion` object and a `tag`; when it is over, the engine calls
- * `onCompletion(tag, result, flags)` with `result` ≥ 0 or a negative errno. Starting never calls back
- * synchronously: completions are delivered from the event loop, in batches, and microtasks run after each batch.
+ * offset there. An operation is started with a `Completion` object and a `tag`; when it is over, the engine
+ * calls `onCompletion(tag, result, flags)` with `result` ≥ 0 or a negative errno. Starting never calls back
+ * synchronously: completions are delivered from the event loop, in batches, and microtasks run after each
+ * batch.
  */
 import type { SocketAddress } from '#base/ip.ts';
 
@@ -127,31 +128,48 @@ export type SocketOption =
 export interface Io {
   readonly kind: EngineKind;
   readonly arena: Arena;
-  /** Monotonic milliseconds (with fraction), read once per turn of the loop; `refreshNow` reads the clock again. */
+  /**
+   * Monotonic milliseconds (with fraction), read once per turn of the loop; `refreshNow` reads the clock
+   * again.
+   */
   now(): number;
   refreshNow(): number;
 
   // --- operations: complete later, through `completion.onCompletion(tag, …)` -------------------------------
 
-  /** Accepts until cancelled; each completion's result is a new non-blocking descriptor that the callee owns. */
+  /**
+   * Accepts until cancelled; each completion's result is a new non-blocking descriptor that the callee owns.
+   */
   accept(listener: Fd, completion: Completion, tag: number): OperationId;
   /** Connects. The address is copied before the call returns. Result 0 or −errno. */
   connect(fd: Fd, address: SocketAddress, completion: Completion, tag: number): OperationId;
-  /** Receives at most `length` bytes at arena offset `offset`, which stays owned by the kernel until completion. 0 is end of stream. */
+  /**
+   * Receives at most `length` bytes at arena offset `offset`, which stays owned by the kernel until
+   * completion. 0 is end of stream.
+   */
   recv(fd: Fd, offset: number, length: number, completion: Completion, tag: number): OperationId;
   /**
-   * Waits for data and only then takes a slot of `pool`, so that an idle connection holds no buffer. With a result > 0
-   * the slot `pool.offsetOf(flags >>> 16)` belongs to the callee, who gives it back by `pool.release`. With a
-   * result ≤ 0 no slot was taken. −ENOBUFS: the pool was empty; try again later.
+   * Waits for data and only then takes a slot of `pool`, so that an idle connection holds no buffer. With a
+   * result > 0 the slot `pool.offsetOf(flags >>> 16)` belongs to the callee, who gives it back by
+   * `pool.release`. With a result ≤ 0 no slot was taken. −ENOBUFS: the pool was empty; try again later.
    */
   recvPooled(fd: Fd, pool: SlotPool, completion: Completion, tag: number): OperationId;
-  /** Sends all `length` bytes; the result is `length`, or −errno when the stream broke. SIGPIPE is never raised. */
+  /**
+   * Sends all `length` bytes; the result is `length`, or −errno when the stream broke. SIGPIPE is never
+   * raised.
+   */
   send(fd: Fd, offset: number, length: number, completion: Completion, tag: number): OperationId;
   /** Reads one packet (TUN, SEQPACKET) or bytes (pipe, file). Same ownership as `recv`. */
   read(fd: Fd, offset: number, length: number, completion: Completion, tag: number): OperationId;
-  /** Writes one packet or bytes. On a packet socket a full queue completes with −EAGAIN at once: a packet is dropped, not kept. */
+  /**
+   * Writes one packet or bytes. On a packet socket a full queue completes with −EAGAIN at once: a packet is
+   * dropped, not kept.
+   */
   write(fd: Fd, offset: number, length: number, completion: Completion, tag: number): OperationId;
-  /** Vectored forms: `count` struct iovec (16 bytes each) at arena offset `vectors`; bases are `arena.address + offset`. */
+  /**
+   * Vectored forms: `count` struct iovec (16 bytes each) at arena offset `vectors`; bases are
+   * `arena.address + offset`.
+   */
   readv(fd: Fd, vectors: number, count: number, completion: Completion, tag: number): OperationId;
   writev(fd: Fd, vectors: number, count: number, completion: Completion, tag: number): OperationId;
   /** struct msghdr at arena offset `message`; see `message.ts`. `flags` are MSG_ bits. */
@@ -161,18 +179,24 @@ export interface Io {
   splice(from: Fd, to: Fd, length: number, completion: Completion, tag: number): OperationId;
   /** Waits for `mask` (PollMask bits); with `multishot` it completes at each edge until cancelled. */
   poll(fd: Fd, mask: number, multishot: boolean, completion: Completion, tag: number): OperationId;
-  /** Asks for an operation to end early. It still completes exactly once more: with −ECANCELED, or what it came to first. */
+  /**
+   * Asks for an operation to end early. It still completes exactly once more: with −ECANCELED, or what it
+   * came to first.
+   */
   cancel(operation: OperationId): void;
   /** Submits what was started so far; the loop does it anyway before it sleeps. */
   flush(): void;
 
-  // --- timers ------------------------------------------------------------------------------------------------
+  // --- timers ----------------------------------------------------------------------------------------------
 
-  /** Completes once with result 0 after at least `delayMs`; resolution about 1 ms. Armed timers keep the loop alive only with `ref`. */
+  /**
+   * Completes once with result 0 after at least `delayMs`; resolution about 1 ms. Armed timers keep the loop
+   * alive only with `ref`.
+   */
   timer(delayMs: number, completion: Completion, tag: number): TimerId;
   cancelTimer(timer: TimerId): void;
 
-  // --- non-blocking calls: answer at once with a count ≥ 0 or −errno (−EAGAIN: not now) ----------------------------
+  // --- non-blocking calls: answer at once with a count ≥ 0 or −errno (−EAGAIN: not now) --------------------
 
   trySplice(from: Fd, to: Fd, length: number): number;
   tryRead(fd: Fd, offset: number, length: number): number;
@@ -182,7 +206,7 @@ export interface Io {
   tryRecvmsg(fd: Fd, message: number, flags: number): number;
   trySendmsg(fd: Fd, message: number, flags: number): number;
 
-  // --- cold path: synchronous; throw `RampartError` with errno ----------------------------------------------------
+  // --- cold path: synchronous; throw `RampartError` with errno ---------------------------------------------
 
   /** Binds and listens. The descriptor is non-blocking and close-on-exec, as all are. */
   listen(address: SocketAddress, options?: ListenOptions): Fd;
@@ -202,27 +226,36 @@ export interface Io {
   /** Another descriptor for the same open file, close-on-exec; the caller owns it. */
   duplicate(fd: Fd): Fd;
   /**
-   * Closes for good. Operations under way on the descriptor complete with −ECANCELED (or what they came to), and
-   * their buffers are free only then. Closing a TUN may be done off the thread.
+   * Closes for good. Operations under way on the descriptor complete with −ECANCELED (or what they came to),
+   * and their buffers are free only then. Closing a TUN may be done off the thread.
    */
   close(fd: Fd): void;
-  /** Sends `bytes` with descriptors over a Unix socket (SCM_RIGHTS); blocking at most until the queue has room. */
+  /**
+   * Sends `bytes` with descriptors over a Unix socket (SCM_RIGHTS); blocking at most until the queue has
+   * room.
+   */
   sendDescriptors(fd: Fd, bytes: Uint8Array, descriptors: readonly Fd[]): void;
   /** Receives one message with its descriptors, which the caller owns; null when none is waiting. */
   recvDescriptors(fd: Fd): { readonly bytes: Uint8Array; readonly descriptors: readonly Fd[] } | null;
 
-  // --- life -------------------------------------------------------------------------------------------------------
+  // --- life ------------------------------------------------------------------------------------------------
 
   /** Operations under way keep the process alive (default), or not. */
   ref(): void;
   unref(): void;
-  /** What is open, for leak checks: descriptors opened through this engine, operations and timers under way, slots in use. */
+  /**
+   * What is open, for leak checks: descriptors opened through this engine, operations and timers under way,
+   * slots in use.
+   */
   audit(): IoAudit;
   /** Ends the engine: cancels everything, unhooks from the loop, unmaps. */
   stop(): void;
 }
 
-/** A snapshot for leak checks; all zero at rest, but for the engine's own mappings, which are zero after `stop`. */
+/**
+ * A snapshot for leak checks; all zero at rest, but for the engine's own mappings, which are zero after
+ * `stop`.
+ */
 export interface IoAudit {
   readonly descriptors: number;
   readonly operations: number;

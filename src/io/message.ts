@@ -1,7 +1,7 @@
 /**
- * struct msghdr, struct iovec and control messages where they lie in an arena (64-bit Linux). Headers are laid out once and
- * reused; per packet only lengths and the buffer's address change. Addresses of the process are split into two
- * 32-bit words, so that no BigInt is made.
+ * struct msghdr, struct iovec and control messages where they lie in an arena (64-bit Linux). Headers are
+ * laid out once and reused; per packet only lengths and the buffer's address change. Addresses of the process
+ * are split into two 32-bit words, so that no BigInt is made.
  */
 import { assert } from '#base/assert.ts';
 
@@ -30,6 +30,7 @@ export const ControlType = Object.freeze({
   Ipv6OriginalDestination: 74,
 } as const);
 
+/** Levels of control messages, as setsockopt(2) has them. */
 export const ControlLevel = Object.freeze({ Socket: 1, Ip: 0, Udp: 17, Ipv6: 41 } as const);
 
 /** Bits of a received message's flags. */
@@ -90,6 +91,7 @@ export function messageNameLength(view: DataView, message: number): number {
   return view.getUint32(message + NAME_LENGTH, true);
 }
 
+/** Sets the room for the peer's address, or the length of the target's. */
 export function setMessageNameLength(view: DataView, message: number, length: number): void {
   view.setUint32(message + NAME_LENGTH, length, true);
 }
@@ -99,6 +101,7 @@ export function messageControlLength(view: DataView, message: number): number {
   return view.getUint32(message + CONTROL_LENGTH, true);
 }
 
+/** Sets the room for control messages, or the length of those to send. */
 export function setMessageControlLength(view: DataView, message: number, length: number): void {
   view.setUint32(message + CONTROL_LENGTH, length, true);
 }
@@ -108,7 +111,7 @@ export function messageFlags(view: DataView, message: number): number {
   return view.getUint32(message + FLAGS, true);
 }
 
-// --- control messages: walk with `control = nextControl(view, control)` while `hasControl(view, control, end)` ----------
+// --- control messages: walk with `control = nextControl(view, control)` while `hasControl(view, control, end
 
 /** True when a whole control message header lies at `control`, before `end`. */
 export function hasControl(view: DataView, control: number, end: number): boolean {
@@ -120,15 +123,19 @@ export function nextControl(view: DataView, control: number): number {
   return control + ((view.getUint32(control, true) + 7) & ~7);
 }
 
+/** `ControlLevel` of the control message at `control`. */
 export function controlLevel(view: DataView, control: number): number {
   return view.getInt32(control + 8, true);
 }
 
+/** `ControlType` of the control message at `control`. */
 export function controlType(view: DataView, control: number): number {
   return view.getInt32(control + 12, true);
 }
 
-/** Writes a control message header for `dataLength` bytes, which follow at `control + CONTROL_HEADER_BYTES`. */
+/**
+ * Writes a control message header for `dataLength` bytes, which follow at `control + CONTROL_HEADER_BYTES`.
+ */
 export function writeControl(
   view: DataView,
   control: number,

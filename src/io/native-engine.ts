@@ -4,6 +4,13 @@ import { formatSocketAddress, type SocketAddress } from '#base/ip.ts';
 
 import { Arena, type SlotPool } from './arena.ts';
 import { DescriptorFlag, DescriptorKind, DescriptorTable } from './descriptor-table.ts';
+import {
+  DESCRIPTORS_MAX,
+  MESSAGE_BYTES_MAX,
+  readDescriptorMessage,
+  writeDescriptorMessage,
+  writeMessageRoom,
+} from './descriptor-message.ts';
 import { EventLoop, type LoopClient, rethrowLater } from './event-loop.ts';
 import * as libc from './ffi/libc.ts';
 import { closeOffThread } from './ffi/libuv.ts';
@@ -21,7 +28,7 @@ import {
   type SocketOption,
   type TimerId,
 } from './io.ts';
-import { OperationTable } from './operation-table.ts';
+import { OperationState, OperationTable } from './operation-table.ts';
 import { readSocketAddress, SOCKADDR_BYTES, writeSocketAddress } from './socket-address.ts';
 import { SOCKET_KINDS, setSocketOption } from './socket-option.ts';
 import { systemError } from './system-error.ts';
@@ -46,10 +53,8 @@ const BACKLOG_DEFAULT = 4096;
 const NEW_DESCRIPTOR = libc.SOCK_NONBLOCK | libc.SOCK_CLOEXEC;
 /** How long `sendDescriptors` tries while the peer's queue is full. */
 const SEND_DESCRIPTORS_MS_MAX = 2000;
-const DESCRIPTORS_PER_MESSAGE_MAX = 253;
-const MESSAGE_BYTES_MAX = 448 * 1024;
 /** After a shortage of descriptors, accepting goes on after this time: the queue would fail again at once. */
-export const ACCEPT_PAUSE_MS = 50;
+const ACCEPT_PAUSE_MS = 50;
 
 /** Delivery of operations differs between engines; everything else of `Io` is here. */
 export abstract class NativeEngine implements Io, LoopClient {
@@ -81,7 +86,7 @@ export abstract class NativeEngine implements Io, LoopClient {
     this.loop = new EventLoop(fd, this);
   }
 
-  // --- what an engine has to say for itself ----------------------------------------------------------------------
+  // --- what an engine has to say for itself ----------------------------------------------------------------
 
   abstract turn(): boolean;
   abstract prepare(): boolean;
@@ -101,10 +106,15 @@ export abstract class NativeEngine implements Io, LoopClient {
   abstract cancel(operation: OperationId): void;
   abstract flush(): void;
   abstract close(fd: Fd): void;
-  /** Ends all operations without calling back, and releases the engine's descriptor; the kernel must not write to the arena afterwards. */
+  /** Goes on accepting after a pause. */
+  protected abstract resumeAccept(index: number): void;
+  /**
+   * Ends all operations without calling back, and releases the engine's descriptor; the kernel must not write
+   * to the arena afterwards.
+   */
   protected abstract stopOperations(): void;
 
-  // --- operations: common steps ----------------------------------------------------------------------------------
+  // --- operations: common steps ----------------------------------------------------------------------------
 
   /** Takes an operation and keeps the process alive for it. */
   protected begin(kind: number, fd: Fd, completion: Completion, tag: number): number {
@@ -175,6 +185,23 @@ export abstract class NativeEngine implements Io, LoopClient {
     return ids.length;
   }
 
+  /**
+   * Out of descriptors or memory: the same error would come back at once, so accepting waits a little. The
+   * operation is `Waiting` meanwhile, and may be cancelled.
+   */
+  protected pauseAccept(index: number): void {
+    const { operations } = this;
+    const id = operations.ids[index] as number;
+    operations.states[index] = (operations.states[index] as number) | OperationState.Waiting;
+    this.ownTimer(ACCEPT_PAUSE_MS, () => {
+      const state = operations.states[index] as number;
+      const ended = OperationState.Cancelled | OperationState.Done;
+      if (operations.find(id) === 0 || (state & ended) !== 0) return;
+      operations.states[index] = state & ~OperationState.Waiting;
+      this.resumeAccept(index);
+    });
+  }
+
   /** Lets the process end when nothing is under way; called before the loop sleeps. */
   protected updateAlive(): void {
     this.loop.setAlive(this.#refed && (this.operations.active > 0 || this.#wheel.armed > this.#ownTimers));
@@ -190,7 +217,7 @@ export abstract class NativeEngine implements Io, LoopClient {
     this.updateAlive();
   }
 
-  // --- time ------------------------------------------------------------------------------------------------------
+  // --- time ------------------------------------------------------------------------------------------------
 
   now(): number {
     return this.loop.now();
@@ -247,7 +274,7 @@ export abstract class NativeEngine implements Io, LoopClient {
     this.loop.startTimer(next - (this.loop.now() - this.#origin));
   }
 
-  // --- calls that answer at once ---------------------------------------------------------------------------------
+  // --- calls that answer at once ---------------------------------------------------------------------------
 
   trySplice(from: Fd, to: Fd, length: number): number {
     return libc.splice(from, to, length);
@@ -278,7 +305,7 @@ export abstract class NativeEngine implements Io, LoopClient {
     return libc.sendmsg(fd, this.arena.address + message, all);
   }
 
-  // --- cold path -------------------------------------------------------------------------------------------------
+  // --- cold path -------------------------------------------------------------------------------------------
 
   listen(address: SocketAddress, options: ListenOptions = {}): Fd {
     const packets = options.type === 'seqpacket';
@@ -425,7 +452,7 @@ export abstract class NativeEngine implements Io, LoopClient {
       bytes.length > 0 && bytes.length <= MESSAGE_BYTES_MAX,
       'descriptors travel with 1 byte to 448 KiB',
     );
-    assert(descriptors.length <= DESCRIPTORS_PER_MESSAGE_MAX, 'too many descriptors for one message');
+    assert(descriptors.length <= DESCRIPTORS_MAX, 'too many descriptors for one message');
     for (const sent of descriptors) this.shareDescriptor(sent);
     const deadline = performance.now() + SEND_DESCRIPTORS_MS_MAX;
     let done = 0;
@@ -439,7 +466,7 @@ export abstract class NativeEngine implements Io, LoopClient {
   }
 
   recvDescriptors(fd: Fd): { readonly bytes: Uint8Array; readonly descriptors: readonly Fd[] } | null {
-    writeMessageHeader(MESSAGE_BYTES_MAX, 4096);
+    writeMessageRoom();
     const flags = libc.MSG_DONTWAIT | libc.MSG_CMSG_CLOEXEC;
     const length = libc.recvmsg(fd, scratch.address + ScratchOffset.Message, flags);
     if (length === -Errno.EAGAIN) return null;
@@ -454,7 +481,7 @@ export abstract class NativeEngine implements Io, LoopClient {
     return { bytes, descriptors };
   }
 
-  // --- life ------------------------------------------------------------------------------------------------------
+  // --- life ------------------------------------------------------------------------------------------------
 
   audit(): IoAudit {
     return {
@@ -494,7 +521,7 @@ export function isFatalToAccept(result: number): boolean {
   );
 }
 
-// --- helpers of the cold path ----------------------------------------------------------------------------------------
+// --- helpers of the cold path ------------------------------------------------------------------------------
 
 function callFailed(what: string, result: number): RampartError {
   return systemError('RAMP_SYSCALL', what, result);
@@ -539,50 +566,10 @@ function kindOfSocket(fd: Fd): number {
   return local ? DescriptorKind.LocalStream : DescriptorKind.StreamSocket;
 }
 
-function writeMessageHeader(dataBytes: number, controlBytes: number): void {
-  const { view, address } = scratch;
-  const message = ScratchOffset.Message;
-  for (let i = 0; i < 56; i += 4) view.setUint32(message + i, 0);
-  view.setBigUint64(message + 16, BigInt(address + ScratchOffset.Vector), true);
-  view.setBigUint64(message + 24, 1n, true);
-  view.setBigUint64(message + 32, BigInt(controlBytes === 0 ? 0 : address + ScratchOffset.Control), true);
-  view.setBigUint64(message + 40, BigInt(controlBytes), true);
-  view.setBigUint64(ScratchOffset.Vector, BigInt(address + ScratchOffset.Data), true);
-  view.setBigUint64(ScratchOffset.Vector + 8, BigInt(dataBytes), true);
-}
-
-function writeDescriptorMessage(bytes: Uint8Array, from: number, descriptors: readonly Fd[]): void {
-  const { view } = scratch;
-  scratch.bytes.set(from === 0 ? bytes : bytes.subarray(from), ScratchOffset.Data);
-  const length = 16 + descriptors.length * 4;
-  writeMessageHeader(bytes.length - from, descriptors.length === 0 ? 0 : Math.ceil(length / 8) * 8);
-  view.setBigUint64(ScratchOffset.Control, BigInt(length), true);
-  view.setInt32(ScratchOffset.Control + 8, 1, true);
-  view.setInt32(ScratchOffset.Control + 12, 1, true);
-  descriptors.forEach((fd, index) => {
-    view.setInt32(ScratchOffset.Control + 16 + 4 * index, fd, true);
-  });
-}
-
-function readDescriptorMessage(): Fd[] {
-  const { view } = scratch;
-  const descriptors: Fd[] = [];
-  const controlLength = Number(view.getBigUint64(ScratchOffset.Message + 40, true));
-  let at = 0;
-  while (at + 16 <= controlLength) {
-    const length = Number(view.getBigUint64(ScratchOffset.Control + at, true));
-    const rights =
-      view.getInt32(ScratchOffset.Control + at + 8, true) === 1 &&
-      view.getInt32(ScratchOffset.Control + at + 12, true) === 1;
-    for (let i = 16; rights && i + 4 <= length; i += 4) {
-      descriptors.push(view.getInt32(ScratchOffset.Control + at + i, true));
-    }
-    at += Math.max(16, Math.ceil(length / 8) * 8);
-  }
-  return descriptors;
-}
-
-/** Arena mappings of stopped engines: views of them may live on, so they are emptied and reused, never unmapped. */
+/**
+ * Arena mappings of stopped engines: views of them may live on, so they are emptied and reused, never
+ * unmapped.
+ */
 const spareArenaMemory: libc.Mapping[] = [];
 
 function takeArenaMemory(length: number): libc.Mapping {

@@ -2,7 +2,9 @@ import { assert } from '#base/assert.ts';
 
 import type { Completion, Fd, OperationId } from './io.ts';
 
-/** What an operation is. The first group completes as the kernel says; the others need a step of the engine. */
+/**
+ * What an operation is. The first group completes as the kernel says; the others need a step of the engine.
+ */
 export const OperationKind = Object.freeze({
   Recv: 1,
   Read: 2,
@@ -43,11 +45,12 @@ const OPERATIONS_MAX = 1 << INDEX_BITS;
 const NONE = 0;
 
 /**
- * The operations under way, as a struct of arrays: index → fields. An id is the index with a generation above it, so
- * a late completion or a late `cancel` of a finished operation finds another id in its place. Index 0 is not used.
+ * The operations under way, as a struct of arrays: index → fields. An id is the index with a generation above
+ * it, so a late completion or a late `cancel` of a finished operation finds another id in its place. Index 0
+ * is not used.
  *
- * The fields are public: engines read and write them in their hot loops. A number that an operation does not need is
- * left as it was.
+ * The fields are public: engines read and write them in their hot loops. A number that an operation does not
+ * need is left as it was.
  */
 export class OperationTable {
   ids = new Int32Array(256);

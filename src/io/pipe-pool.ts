@@ -11,7 +11,9 @@ const IDLE_MAX_DEFAULT = 64;
 /** The kernel's default limit of a pipe's size for ordinary users. */
 const PIPE_BYTES_DEFAULT = 1024 * 1024;
 
-/** Empty pipes to splice through. A pipe is borrowed while data are in flight, so idle connections hold none. */
+/**
+ * Empty pipes to splice through. A pipe is borrowed while data are in flight, so idle connections hold none.
+ */
 export class PipePool {
   readonly #io: Io;
   readonly #pipeBytes: number;

@@ -11,11 +11,11 @@ const ENTRY_BYTES = 16;
 const TAIL_OFFSET = 14;
 
 /**
- * The buffer ring of one pool: slots that the kernel may fill for pooled receives. Slots in it are *lent*: they
- * count as free in the pool, and `acquire` gets them back when nothing else is left.
+ * The buffer ring of one pool: slots that the kernel may fill for pooled receives. Slots in it are *lent*:
+ * they count as free in the pool, and `acquire` gets them back when nothing else is left.
  *
- * Only as many slots are lent as receives are under way, up to a target that doubles whenever the kernel ran dry while the
- * pool had more; so a pool that is used by both sides is not divided in advance.
+ * Only as many slots are lent as receives are under way, up to a target that doubles whenever the kernel ran
+ * dry while the pool had more; so a pool that is used by both sides is not divided in advance.
  */
 export class PooledBuffers {
   readonly pool: SlotPool;
@@ -51,7 +51,9 @@ export class PooledBuffers {
     pool.onExhausted(() => this.#reclaim());
   }
 
-  /** Lends more slots where receives could use them. Called before receives are submitted and after a batch. */
+  /**
+   * Lends more slots where receives could use them. Called before receives are submitted and after a batch.
+   */
   stock(): void {
     const wanted = Math.min(this.waiting, this.#target, this.#mask + 1);
     if (this.#lent >= wanted) return;
@@ -97,8 +99,8 @@ export class PooledBuffers {
   }
 
   /**
-   * Takes the newest half of the lent slots back by moving the tail. The kernel takes buffers only while this thread
-   * is inside a system call, so it is not looking.
+   * Takes the newest half of the lent slots back by moving the tail. The kernel takes buffers only while this
+   * thread is inside a system call, so it is not looking.
    */
   #reclaim(): void {
     const head = this.#ring.bufferHead(this.group);

@@ -6,21 +6,23 @@ import { type Completion, Errno, type Fd, type Io, type OperationId, PollMask } 
 import { type Pipe, PipePool } from './pipe-pool.ts';
 
 /**
- * A full-duplex byte mover between two connected streams. After readiness it moves by system calls that answer at
- * once: small amounts are copied through a slot (two calls), large ones spliced through a pipe (no copy). Slots and pipes
- * are borrowed only while data are in flight, so an idle relay holds two armed polls and nothing else.
+ * A full-duplex byte mover between two connected streams. After readiness it moves by system calls that
+ * answer at once: small amounts are copied through a slot (two calls), large ones spliced through a pipe (no
+ * copy). Slots and pipes are borrowed only while data are in flight, so an idle relay holds two armed polls
+ * and nothing else.
  *
  * ```
  *   a ── readable ──► [slot | pipe] ── writable ──► b      direction 0
  *   a ◄── writable ── [slot | pipe] ◄── readable ── b      direction 1
  * ```
  *
- * The end of one side's stream is passed on as the end of writing on the other; the way back goes on. When both have
- * ended, both descriptors are closed. A broken side resets the other.
+ * The end of one side's stream is passed on as the end of writing on the other; the way back goes on. When
+ * both have ended, both descriptors are closed. A broken side resets the other.
  */
 export interface RelayOwner {
   /**
-   * The relay is over and its descriptors are closed; called exactly once, unless the owner ended it by `close` or `detach`.
+   * The relay is over and its descriptors are closed; called exactly once, unless the owner ended it by
+   * `close` or `detach`.
    *
    * @param side 0 for `a` and 1 for `b`: whose stream ended first, or who failed.
    * @param errno 0 after a clean end, else the positive errno.
@@ -192,8 +194,8 @@ export class Relay implements Completion {
   }
 
   /**
-   * Stops moving and gives both descriptors back, untouched and open, when nothing is in flight; false (and the relay
-   * goes on) when something is. Armed polls are cancelled. The owner is not called.
+   * Stops moving and gives both descriptors back, untouched and open, when nothing is in flight; false (and
+   * the relay goes on) when something is. Armed polls are cancelled. The owner is not called.
    */
   detach(): boolean {
     if (this.#over || this.#forth.holding || this.#back.holding) return false;

@@ -1,25 +1,27 @@
 /**
  * Socket addresses as the kernel has them: struct sockaddr_in, sockaddr_in6 and sockaddr_un at an offset of a
- * DataView. The functions of the first half make objects and are for the cold path; those of the second half read
- * and write single fields where the address lies and allocate nothing.
+ * DataView. The functions of the first half make objects and are for the cold path; those of the second half
+ * read and write single fields where the address lies and allocate nothing.
  */
 import { assert } from '#base/assert.ts';
 import { formatIp, parseIp, type SocketAddress } from '#base/ip.ts';
 
+/** Address families of Linux. */
 export const AddressFamily = Object.freeze({ Unix: 1, Inet: 2, Inet6: 10 } as const);
 
 /** Room that holds any socket address: the size of struct sockaddr_storage. */
 export const SOCKADDR_BYTES = 128;
 
-/** Length of struct sockaddr_in and struct sockaddr_in6. */
+/** Length of struct sockaddr_in. */
 export const SOCKADDR_IN_BYTES = 16;
+/** Length of struct sockaddr_in6. */
 export const SOCKADDR_IN6_BYTES = 28;
 
 const UNIX_PATH_BYTES_MAX = 107;
 
 /**
- * Writes `address` at `offset` and returns its length. A Unix path that begins with `@` is an abstract name, whose
- * first byte is NUL.
+ * Writes `address` at `offset` and returns its length. A Unix path that begins with `@` is an abstract name,
+ * whose first byte is NUL.
  */
 export function writeSocketAddress(view: DataView, offset: number, address: SocketAddress): number {
   if (address.family === 'unix') return writeUnix(view, offset, address.path);
@@ -88,17 +90,19 @@ function copyBytes(view: DataView, offset: number, length: number): Uint8Array {
   return new Uint8Array(view.buffer, view.byteOffset + offset, length).slice();
 }
 
-// --- fields where they lie -----------------------------------------------------------------------------------------
+// --- fields where they lie ---------------------------------------------------------------------------------
 
 /** `AddressFamily` of the socket address at `offset`. */
 export function sockaddrFamily(view: DataView, offset: number): number {
   return view.getUint16(offset, true);
 }
 
+/** Port in host order. */
 export function sockaddrPort(view: DataView, offset: number): number {
   return view.getUint16(offset + 2);
 }
 
+/** Changes the port. */
 export function setSockaddrPort(view: DataView, offset: number, port: number): void {
   view.setUint16(offset + 2, port);
 }

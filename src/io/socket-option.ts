@@ -57,7 +57,10 @@ const OPTIONS: Readonly<Record<Exclude<SocketOption, 'linger-zero'>, Numbers>> =
 /** SO_RCVBUFFORCE and SO_SNDBUFFORCE, which may exceed the system's limit when the process is privileged. */
 const FORCED: Partial<Record<SocketOption, number>> = { 'receive-buffer': 33, 'send-buffer': 32 };
 
-/** Sets an integer option; 0 or −errno. On an IPv6 socket both forms are set, for the IPv4 traffic that it may carry. */
+/**
+ * Sets an integer option; 0 or −errno. On an IPv6 socket both forms are set, for the IPv4 traffic that it may
+ * carry.
+ */
 export function setSocketOption(fd: Fd, option: SocketOption, value: number): number {
   if (option === 'linger-zero') return setLingerZero(fd, value);
   const forced = FORCED[option];

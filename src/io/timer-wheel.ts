@@ -2,17 +2,12 @@ import { assert } from '#base/assert.ts';
 
 import type { Completion, TimerId } from './io.ts';
 
-/**
- * A hierarchical timing wheel: levels of 64 slots, each slot of a level as long as the whole level below. Arming and
- * cancelling cost O(1) and allocate nothing once the tables have grown; a timer moves down a level at most
- * `LEVELS − 1` times. `nextTick` tells when something has to be done, so nothing ticks while nothing is due.
- *
- * The wheel is pure: it knows ticks (whole milliseconds since its start), not clocks.
- */
 const SLOT_BITS = 6;
 const SLOTS = 1 << SLOT_BITS;
 const SLOT_MASK = SLOTS - 1;
-/** Five levels of 64 slots of a millisecond reach 2^30 ms, over twelve days; a longer delay is cut to that. */
+/**
+ * Five levels of 64 slots of a millisecond reach 2^30 ms, over twelve days; a longer delay is cut to that.
+ */
 const LEVELS = 5;
 /** The longest delay in milliseconds: within the top level, short of its current slot. */
 export const DELAY_MS_MAX = 2 ** (SLOT_BITS * LEVELS) - 2 ** (SLOT_BITS * (LEVELS - 1)) - 1;
@@ -27,6 +22,14 @@ const GENERATION_MASK = (1 << (31 - INDEX_BITS)) - 1;
 /** A million timers: two for each of half a million connections, which no single worker holds. */
 const TIMERS_MAX = 1 << INDEX_BITS;
 
+/**
+ * A hierarchical timing wheel: levels of 64 slots, each slot of a level as long as the whole level below.
+ * Arming and cancelling cost O(1) and allocate nothing once the tables have grown; a timer moves down a level
+ * at most `LEVELS − 1` times. `nextTick` tells when something has to be done, so nothing ticks while nothing
+ * is due.
+ *
+ * The wheel is pure: it knows ticks (whole milliseconds since its start), not clocks.
+ */
 export class TimerWheel {
   readonly #heads = new Int32Array(LEVELS * SLOTS + 1).fill(NONE);
   readonly #tails = new Int32Array(LEVELS * SLOTS + 1).fill(NONE);
@@ -74,8 +77,8 @@ export class TimerWheel {
   }
 
   /**
-   * The tick at which `advance` has something to do: a timer fires or moves down a level. Infinity when nothing is
-   * armed. Never later than the earliest deadline.
+   * The tick at which `advance` has something to do: a timer fires or moves down a level. Infinity when
+   * nothing is armed. Never later than the earliest deadline.
    */
   nextTick(): number {
     if (this.#armed === 0) return Number.POSITIVE_INFINITY;
@@ -93,8 +96,8 @@ export class TimerWheel {
   }
 
   /**
-   * Goes on to `tick` and fires what is due, in order of deadline, through `fire`. Timers armed meanwhile fire
-   * too when they are due by then. `fire` must not throw.
+   * Goes on to `tick` and fires what is due, in order of deadline, through `fire`. Timers armed meanwhile
+   * fire too when they are due by then. `fire` must not throw.
    */
   advance(tick: number, fire: (completion: Completion, tag: number) => void): void {
     for (;;) {
@@ -156,7 +159,10 @@ export class TimerWheel {
     this.#link(index, level * SLOTS + (Math.floor(deadline / length) & SLOT_MASK));
   }
 
-  /** How many slots ahead of the current one the next occupied slot of `level` is, 1 to 63; −1 when all are empty. */
+  /**
+   * How many slots ahead of the current one the next occupied slot of `level` is, 1 to 63; −1 when all are
+   * empty.
+   */
   #distance(level: number): number {
     const low = this.#occupied[2 * level] as number;
     const high = this.#occupied[2 * level + 1] as number;

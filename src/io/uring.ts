@@ -17,7 +17,7 @@ import {
   RingOp,
 } from './ffi/ring.ts';
 import { type Completion, CompletionFlag, Errno, type Fd, type OperationId, PollMask } from './io.ts';
-import { ACCEPT_PAUSE_MS, isFatalToAccept, NativeEngine, type NativeEngineOptions } from './native-engine.ts';
+import { isFatalToAccept, NativeEngine, type NativeEngineOptions } from './native-engine.ts';
 import { OPERATION_KIND_PLAIN_MAX, OperationKind, OperationState } from './operation-table.ts';
 import { PooledBuffers } from './pooled-buffers.ts';
 import { writeSocketAddress } from './socket-address.ts';
@@ -34,9 +34,10 @@ const NEW_DESCRIPTOR = libc.SOCK_NONBLOCK | libc.SOCK_CLOEXEC;
 const SEND_FLAGS = libc.MSG_NOSIGNAL | libc.MSG_WAITALL;
 
 /**
- * The engine over io_uring. Operations become entries of the submission ring; they are submitted together, after each batch
- * of completions and before the loop sleeps. An entry's user data is the operation's id, so a completion
- * of a finished operation is recognised and dropped. Id 0 is for entries whose completion nobody wants.
+ * The engine over io_uring. Operations become entries of the submission ring; they are submitted together,
+ * after each batch of completions and before the loop sleeps. An entry's user data is the operation's id, so
+ * a completion of a finished operation is recognised and dropped. Id 0 is for entries whose completion nobody
+ * wants.
  */
 export class UringEngine extends NativeEngine {
   readonly kind = 'uring';
@@ -50,7 +51,7 @@ export class UringEngine extends NativeEngine {
     this.#ring = ring;
   }
 
-  // --- starting --------------------------------------------------------------------------------------------------
+  // --- starting --------------------------------------------------------------------------------------------
 
   accept(listener: Fd, completion: Completion, tag: number): OperationId {
     this.noteListener(listener);
@@ -200,7 +201,9 @@ export class UringEngine extends NativeEngine {
     return this.operations.ids[index] as number;
   }
 
-  /** The kernel would run a splice of its own in a worker thread; readiness and a non-blocking call cost half. */
+  /**
+   * The kernel would run a splice of its own in a worker thread; readiness and a non-blocking call cost half.
+   */
   #pushSplice(index: number): void {
     const { operations } = this;
     const awaitsRoom = ((operations.states[index] as number) & OperationState.AwaitsRoom) !== 0;
@@ -225,7 +228,7 @@ export class UringEngine extends NativeEngine {
     this.#ring.push(RingOp.PollAdd, fd, 0, many, mask, operations.ids[index] as number);
   }
 
-  // --- ending ----------------------------------------------------------------------------------------------------
+  // --- ending ----------------------------------------------------------------------------------------------
 
   cancel(operation: OperationId): void {
     const index = this.operations.find(operation);
@@ -285,7 +288,7 @@ export class UringEngine extends NativeEngine {
     for (const buffers of this.#buffers) buffers.stock();
   }
 
-  // --- the loop --------------------------------------------------------------------------------------------------
+  // --- the loop --------------------------------------------------------------------------------------------
 
   turn(): boolean {
     for (let round = 0; round < ROUNDS_MAX && !this.stopped; round++) {
@@ -403,24 +406,14 @@ export class UringEngine extends NativeEngine {
     if (result >= 0) this.ownAccepted(operations.fds[index] as number, result);
     if (!more) {
       if (result >= 0 || result === -Errno.ECONNABORTED) this.#pushAccept(index);
-      else this.#pauseAccept(index);
+      else this.pauseAccept(index);
     }
     const completion = operations.completions[index] as Completion;
     this.deliver(completion, operations.tags[index] as number, result, CompletionFlag.More);
   }
 
-  /** Out of descriptors or memory: the same error would come back at once, so accepting waits a little. */
-  #pauseAccept(index: number): void {
-    const { operations } = this;
-    const id = operations.ids[index] as number;
-    operations.states[index] = (operations.states[index] as number) | OperationState.Waiting;
-    this.ownTimer(ACCEPT_PAUSE_MS, () => {
-      if (operations.find(id) === 0) return;
-      const state = operations.states[index] as number;
-      if ((state & OperationState.Cancelled) !== 0) return;
-      operations.states[index] = state & ~OperationState.Waiting;
-      this.#pushAccept(index);
-    });
+  protected resumeAccept(index: number): void {
+    this.#pushAccept(index);
   }
 
   #completeSplice(index: number, result: number): void {

@@ -2,14 +2,15 @@
  * System calls through `node:ffi`. With `openssl.ts` this is the only place that imports it, which keeps an
  * experimental module replaceable.
  *
- * Two rules make a call cost 5–10 ns beside the system call itself. Every function is declared with two to six
- * `pointer` arguments and an `i32` result, because Node puts no JavaScript wrapper around that shape; functions
- * with fewer arguments get unused zeros. And small integers are BigInts from a table
+ * Two rules make a call cost 5–10 ns beside the system call itself. Every function is declared with two to
+ * six `pointer` arguments and an `i32` result, because Node puts no JavaScript wrapper around that shape;
+ * functions with fewer arguments get unused zeros. And small integers are BigInts from a table
  * made ahead.
  *
- * No function here throws or sets state: the result is ≥ 0 or a negative errno. Addresses are plain numbers, exact
- * below 2^53; a Linux process uses 47 bits. Variadic functions (`fcntl`, `ioctl`, `open`, `syscall`) take their
- * arguments in the same registers as others on x86-64 and arm64 Linux, which are the platforms of this project.
+ * No function here throws or sets state: the result is ≥ 0 or a negative errno. Addresses are plain numbers,
+ * exact below 2^53; a Linux process uses 47 bits. Variadic functions (`fcntl`, `ioctl`, `open`, `syscall`)
+ * take their arguments in the same registers as others on x86-64 and arm64 Linux, which are the platforms of
+ * this project.
  */
 import { DynamicLibrary, toArrayBuffer } from 'node:ffi';
 
@@ -42,19 +43,21 @@ export function nativePointerFunction(name: string, count: number): (...values: 
   return processLibrary.getFunction(name, signature) as unknown as (...values: bigint[]) => bigint;
 }
 
-// --- BigInts -----------------------------------------------------------------------------------------------------
+// --- BigInts -----------------------------------------------------------------------------------------------
 
 const SMALL_COUNT = 65_537;
 const SMALL: readonly bigint[] = Array.from({ length: SMALL_COUNT }, (_, index) => BigInt(index));
 
-/** `value` as an argument: a 64-bit two's complement BigInt, from a table where possible (4 ns, otherwise 24). */
+/**
+ * `value` as an argument: a 64-bit two's complement BigInt, from a table where possible (4 ns, otherwise 24).
+ */
 export function big(value: number): bigint {
   if (value >= 0 && value < SMALL_COUNT) return SMALL[value] as bigint;
   // A cache of addresses was measured and is slower than making the BigInt.
   return value < 0 ? BigInt.asUintN(64, BigInt(value)) : BigInt(value);
 }
 
-// --- errno -------------------------------------------------------------------------------------------------------
+// --- errno -------------------------------------------------------------------------------------------------
 
 // errno is per thread; so is this module, because every worker evaluates it anew.
 const errnoView = new Int32Array(
@@ -66,12 +69,13 @@ function result(value: number): number {
   return value < 0 ? -(errnoView[0] as number) : value;
 }
 
-// --- memory ------------------------------------------------------------------------------------------------------
+// --- memory ------------------------------------------------------------------------------------------------
 
 const cMmap = nativePointerFunction('mmap', 6);
 const cMunmap = nativeFunction('munmap', 2);
 const cMadvise = nativeFunction('madvise', 3);
 
+/** Protections, flags and advice of mmap(2) and madvise(2). */
 export const PROT_READ_WRITE = 3;
 export const MAP_SHARED = 1;
 export const MAP_PRIVATE = 2;
@@ -89,8 +93,8 @@ export interface Mapping {
 }
 
 /**
- * mmap(2) of `length` bytes, readable and writable. Returns null when the kernel refuses; `fd` is −1 for anonymous memory.
- * The view must not be used after `munmap`: it would fault.
+ * mmap(2) of `length` bytes, readable and writable. Returns null when the kernel refuses; `fd` is −1 for
+ * anonymous memory. The view must not be used after `munmap`: it would fault.
  */
 export function mmap(length: number, flags: number, fd: number, offset: number): Mapping | null {
   const pointer = cMmap(0n, big(length), big(PROT_READ_WRITE), big(flags), big(fd), big(offset));
@@ -98,15 +102,20 @@ export function mmap(length: number, flags: number, fd: number, offset: number):
   return { address: Number(pointer), memory: toArrayBuffer(pointer, length, false) };
 }
 
+/** munmap(2). Views of the memory must not be used afterwards. */
 export function munmap(address: number, length: number): number {
   return result(cMunmap(big(address), big(length)));
 }
 
+/** madvise(2); with MADV_DONTNEED the pages are given back and read as zeros. */
 export function madvise(address: number, length: number, advice: number): number {
   return result(cMadvise(big(address), big(length), big(advice)));
 }
 
-/** Anonymous memory whose pages are committed only when touched. @throws Error when there is no address space left. */
+/**
+ * Anonymous memory whose pages are committed only when touched. @throws Error when there is no address space
+ * left.
+ */
 export function reserveMemory(length: number): Mapping {
   const mapping = mmap(length, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapping === null) throw new Error(`mmap of ${length} bytes failed: errno ${errnoView[0]}`);
@@ -116,8 +125,8 @@ export function reserveMemory(length: number): Mapping {
 const SCRATCH_BYTES = 512 * 1024;
 
 /**
- * Memory for the arguments of one synchronous call. Whoever uses it may rely on it only until its call returns.
- * Layout is the caller's business; `ScratchOffset` names the customary places.
+ * Memory for the arguments of one synchronous call. Whoever uses it may rely on it only until its call
+ * returns. Layout is the caller's business; `ScratchOffset` names the customary places.
  */
 export const scratch = (() => {
   const { address, memory } = reserveMemory(SCRATCH_BYTES);
@@ -148,7 +157,7 @@ export function scratchString(text: string, offset: number = ScratchOffset.Data)
   return scratch.address + offset;
 }
 
-// --- sockets -----------------------------------------------------------------------------------------------------
+// --- sockets -----------------------------------------------------------------------------------------------
 
 const cSocket = nativeFunction('socket', 3);
 const cBind = nativeFunction('bind', 3);
@@ -167,6 +176,7 @@ const cSend = nativeFunction('send', 4);
 const cRecv = nativeFunction('recv', 4);
 const cSendto = nativeFunction('sendto', 6);
 
+/** Address families, socket types and flags, and MSG_ flags, as <sys/socket.h> has them. */
 export const AF_UNIX = 1;
 export const AF_INET = 2;
 export const AF_INET6 = 10;
@@ -186,14 +196,17 @@ export const MSG_ERRQUEUE = 0x2000;
 export const MSG_NOSIGNAL = 0x4000;
 export const MSG_CMSG_CLOEXEC = 0x40000000;
 
+/** socket(2): a new descriptor. */
 export function socket(family: number, type: number, protocol: number): number {
   return result(cSocket(big(family), big(type), big(protocol)));
 }
 
+/** bind(2) to the socket address of `length` bytes at `address`. */
 export function bind(fd: number, address: number, length: number): number {
   return result(cBind(big(fd), big(address), big(length)));
 }
 
+/** listen(2). */
 export function listen(fd: number, backlog: number): number {
   return result(cListen(big(fd), big(backlog)));
 }
@@ -203,6 +216,7 @@ export function accept4(fd: number, flags: number): number {
   return result(cAccept4(big(fd), 0n, 0n, big(flags)));
 }
 
+/** connect(2) to the socket address at `address`; −EINPROGRESS when it goes on in the background. */
 export function connect(fd: number, address: number, length: number): number {
   return result(cConnect(big(fd), big(address), big(length)));
 }
@@ -236,6 +250,7 @@ export function getsockname(fd: number, address: number, length: number): number
   return result(cGetsockname(big(fd), big(address), big(length)));
 }
 
+/** getpeername(2), as `getsockname`. */
 export function getpeername(fd: number, address: number, length: number): number {
   return result(cGetpeername(big(fd), big(address), big(length)));
 }
@@ -255,25 +270,31 @@ export function sendmsg(fd: number, message: number, flags: number): number {
   return result(cSendmsg(big(fd), big(message), big(flags)));
 }
 
+/** recvmsg(2) into the struct msghdr at address `message`, which it updates. */
 export function recvmsg(fd: number, message: number, flags: number): number {
   return result(cRecvmsg(big(fd), big(message), big(flags)));
 }
 
+/** send(2) of `length` bytes at `address`. */
 export function send(fd: number, address: number, length: number, flags: number): number {
   return result(cSend(big(fd), big(address), big(length), big(flags)));
 }
 
+/** recv(2) of at most `length` bytes to `address`; 0 at the end of a stream. */
 export function recv(fd: number, address: number, length: number, flags: number): number {
   return result(cRecv(big(fd), big(address), big(length), big(flags)));
 }
 
-/** sendto(2) to the socket address at `to`, of `toLength` bytes; its flags are always MSG_DONTWAIT | MSG_NOSIGNAL. */
+/**
+ * sendto(2) to the socket address at `to`, of `toLength` bytes; its flags are always MSG_DONTWAIT |
+ * MSG_NOSIGNAL.
+ */
 export function sendto(fd: number, address: number, length: number, to: number, toLength: number): number {
   const flags = MSG_DONTWAIT | MSG_NOSIGNAL;
   return result(cSendto(big(fd), big(address), big(length), big(flags), big(to), big(toLength)));
 }
 
-// --- descriptors -------------------------------------------------------------------------------------------------
+// --- descriptors -------------------------------------------------------------------------------------------
 
 const cClose = nativeFunction('close', 2);
 const cPipe2 = nativeFunction('pipe2', 2);
@@ -287,6 +308,7 @@ const cOpen = nativeFunction('open', 3);
 const cIoctl = nativeFunction('ioctl', 3);
 const cPoll = nativeFunction('poll', 3);
 
+/** Flags of open(2) and commands of fcntl(2). */
 export const O_RDONLY = 0;
 export const O_RDWR = 2;
 export const O_NONBLOCK = 0o4000;
@@ -299,6 +321,7 @@ export const F_GETPIPE_SZ = 1032;
 /** SPLICE_F_MOVE | SPLICE_F_NONBLOCK */
 const SPLICE_FLAGS = 3n;
 
+/** close(2). */
 export function close(fd: number): number {
   return result(cClose(big(fd), 0n));
 }
@@ -308,6 +331,7 @@ export function pipe2(pair: number, flags: number): number {
   return result(cPipe2(big(pair), big(flags)));
 }
 
+/** fcntl(2) with an integer argument. */
 export function fcntl(fd: number, command: number, argument: number): number {
   return result(cFcntl(big(fd), big(command), big(argument)));
 }
@@ -317,10 +341,12 @@ export function dup(fd: number): number {
   return result(cFcntl(big(fd), big(F_DUPFD_CLOEXEC), 0n));
 }
 
+/** read(2). */
 export function read(fd: number, address: number, length: number): number {
   return result(cRead(big(fd), big(address), big(length)));
 }
 
+/** write(2). Node ignores SIGPIPE. */
 export function write(fd: number, address: number, length: number): number {
   return result(cWrite(big(fd), big(address), big(length)));
 }
@@ -330,6 +356,7 @@ export function readv(fd: number, vectors: number, count: number): number {
   return result(cReadv(big(fd), big(vectors), big(count)));
 }
 
+/** writev(2), as `readv`. */
 export function writev(fd: number, vectors: number, count: number): number {
   return result(cWritev(big(fd), big(vectors), big(count)));
 }
@@ -339,6 +366,7 @@ export function splice(from: number, to: number, length: number): number {
   return result(cSplice(big(from), 0n, big(to), 0n, big(length), SPLICE_FLAGS));
 }
 
+/** open(2) of an existing file; add O_CLOEXEC. */
 export function open(path: string, flags: number): number {
   return result(cOpen(big(scratchString(path)), big(flags), 0n));
 }
@@ -348,7 +376,10 @@ export function ioctl(fd: number, request: number, argument: number): number {
   return result(cIoctl(big(fd), big(request), big(argument)));
 }
 
-/** poll(2) of one descriptor without waiting: its ready bits among `mask` (errors and hang-up always), or −errno. */
+/**
+ * poll(2) of one descriptor without waiting: its ready bits among `mask` (errors and hang-up always), or
+ * −errno.
+ */
 export function pollNow(fd: number, mask: number): number {
   scratch.view.setInt32(ScratchOffset.Value, fd, true);
   scratch.view.setInt32(ScratchOffset.Value + 4, mask & 0xffff, true);
@@ -356,11 +387,12 @@ export function pollNow(fd: number, mask: number): number {
   return ready <= 0 ? ready : scratch.view.getUint16(ScratchOffset.Value + 6, true);
 }
 
-// --- namespaces --------------------------------------------------------------------------------------------------
+// --- namespaces --------------------------------------------------------------------------------------------
 
 const cUnshare = nativeFunction('unshare', 2);
 const cSetns = nativeFunction('setns', 2);
 
+/** Kinds of namespace. */
 export const CLONE_NEWUSER = 0x10000000;
 export const CLONE_NEWNET = 0x40000000;
 
@@ -374,7 +406,7 @@ export function setns(fd: number, type: number): number {
   return result(cSetns(big(fd), big(type)));
 }
 
-// --- event queues ------------------------------------------------------------------------------------------------
+// --- event queues ------------------------------------------------------------------------------------------
 
 const cEpollCreate1 = nativeFunction('epoll_create1', 2);
 const cEpollCtl = nativeFunction('epoll_ctl', 4);
@@ -382,11 +414,13 @@ const cEpollWait = nativeFunction('epoll_wait', 4);
 const cEventfd = nativeFunction('eventfd', 2);
 const cSyscall = nativeFunction('syscall', 6);
 
+/** Operations of epoll_ctl(2) and the flag of epoll_create1(2). */
 export const EPOLL_CTL_ADD = 1;
 export const EPOLL_CTL_DEL = 2;
 export const EPOLL_CTL_MOD = 3;
 export const EPOLL_CLOEXEC = 0o2000000;
 
+/** A new epoll descriptor, close-on-exec. */
 export function epollCreate(): number {
   return result(cEpollCreate1(big(EPOLL_CLOEXEC), 0n));
 }
@@ -401,6 +435,7 @@ export function epollTake(epoll: number, events: number, count: number): number 
   return result(cEpollWait(big(epoll), big(events), big(count), 0n));
 }
 
+/** eventfd(2): a descriptor with a counter. */
 export function eventfd(initial: number, flags: number): number {
   return result(cEventfd(big(initial), big(flags)));
 }
@@ -416,13 +451,14 @@ export function ioUringSetup(entries: number, parameters: number): number {
 
 /**
  * io_uring_enter(2) without a signal mask. Its sixth argument, the size of the mask, would be the seventh of
- * syscall(2) and is left as garbage: the kernel looks at it only when a mask is given or EXT_ARG is set. A seventh
- * argument would cost 150 ns.
+ * syscall(2) and is left as garbage: the kernel looks at it only when a mask is given or EXT_ARG is set. A
+ * seventh argument would cost 150 ns.
  */
 export function ioUringEnter(ring: number, submit: number, wait: number, flags: number): number {
   return result(cSyscall(SYS_IO_URING_ENTER, big(ring), big(submit), big(wait), big(flags), 0n));
 }
 
+/** io_uring_register(2): `count` structures, or as the opcode has it, at address `argument`. */
 export function ioUringRegister(ring: number, opcode: number, argument: number, count: number): number {
   return result(cSyscall(SYS_IO_URING_REGISTER, big(ring), big(opcode), big(argument), big(count), 0n));
 }

@@ -1,6 +1,6 @@
 /**
- * The handles of libuv that put an engine into Node's own event loop. Like `libc.ts`, all functions have two to six
- * pointer arguments; results are libuv's, which are negative errno numbers.
+ * The handles of libuv that put an engine into Node's own event loop. Like `libc.ts`, all functions have two
+ * to six pointer arguments; results are libuv's, which are negative errno numbers.
  */
 import { getCurrentEventLoop } from 'node:ffi';
 
@@ -50,9 +50,9 @@ interface NativeCallback {
 }
 
 /**
- * Handles that are open. When the process or the worker ends, Node runs the loop once more with JavaScript forbidden, and a
- * callback then aborts the process; so they are closed before. (`Worker.terminate` gives no such chance: a worker
- * that has an engine must be asked to end.)
+ * Handles that are open. When the process or the worker ends, Node runs the loop once more with JavaScript
+ * forbidden, and a callback then aborts the process; so they are closed before. (`Worker.terminate` gives no
+ * such chance: a worker that has an engine must be asked to end.)
  */
 const open = new Set<LoopHandles>();
 
@@ -71,7 +71,9 @@ export class LoopHandles {
   readonly #onIdle: NativeCallback;
   readonly #registered: NativeCallback[] = [];
 
-  /** @param fd a descriptor that epoll accepts; it stays the caller's. @throws Error when libuv refuses it. */
+  /**
+   * @param fd a descriptor that epoll accepts; it stays the caller's. @throws Error when libuv refuses it.
+   */
   constructor(fd: number, callbacks: LoopCallbacks) {
     this.#poll = allocateHandle(UV_POLL);
     this.#prepare = allocateHandle(UV_PREPARE);
@@ -149,7 +151,8 @@ export class LoopHandles {
 let closeCallback: bigint | null = null;
 
 /**
- * Closes `fd` in libuv's thread pool, for descriptors whose close(2) blocks. The process stays alive until it is done.
+ * Closes `fd` in libuv's thread pool, for descriptors whose close(2) blocks. The process stays alive until it
+ * is done.
  */
 export function closeOffThread(fd: number): void {
   closeCallback ??= processLibrary.registerCallback(

@@ -1,6 +1,7 @@
 /**
- * An io_uring as mapped memory: submission entries are written and completions read as 32-bit words, so an operation
- * costs a few stores. Knows the layout of the rings; what the operations mean is the engine's matter.
+ * An io_uring as mapped memory: submission entries are written and completions read as 32-bit words, so an
+ * operation costs a few stores. Knows the layout of the rings; what the operations mean is the engine's
+ * matter.
  */
 import {
   close,
@@ -49,8 +50,9 @@ export const RING_FLAG_BUFFER = 1;
 /** IORING_CQE_F_MORE: the operation stays armed. */
 export const RING_FLAG_MORE = 2;
 
-// Set-up flags. COOP_TASKRUN: completions are posted when this thread is in the kernel anyway, without an interrupt. DEFER_TASKRUN
-// would be cheaper still, but a ring that has it never becomes readable for the event loop.
+// Set-up flags. COOP_TASKRUN: completions are posted when this thread is in the kernel anyway, without an
+// interrupt. DEFER_TASKRUN would be cheaper still, but a ring that has it never becomes readable for the
+// event loop.
 const SETUP_CQSIZE = 1 << 3;
 const SETUP_CLAMP = 1 << 4;
 const SETUP_SUBMIT_ALL = 1 << 7;
@@ -65,7 +67,10 @@ const REGISTER_PBUF_STATUS = 26;
 const ENTRY_WORDS = 16;
 const PARAMETERS_BYTES = 120;
 const ADDRESS_BYTES = 128;
-/** Submissions are tried this often when the kernel is short of memory, then it is an invariant that is broken. */
+/**
+ * Submissions are tried this often when the kernel is short of memory, then it is an invariant that is
+ * broken.
+ */
 const SUBMIT_TRIES = 1000;
 
 /** Words and masks of a mapped ring; the engine reads completions through them itself. */
@@ -130,8 +135,8 @@ export class Ring {
   }
 
   /**
-   * Opens a ring of `entryCount` submissions. Returns −errno where the kernel refuses: −ENOSYS or −EPERM where io_uring is
-   * missing or forbidden, −EINVAL before Linux 5.19.
+   * Opens a ring of `entryCount` submissions. Returns −errno where the kernel refuses: −ENOSYS or −EPERM
+   * where io_uring is missing or forbidden, −EINVAL before Linux 5.19.
    */
   static open(entryCount: number): Ring | number {
     const parameters = scratch.view;
@@ -151,10 +156,12 @@ export class Ring {
   }
 
   /**
-   * Writes the next submission entry and returns the index of its first word, where rarer fields can be added.
+   * Writes the next submission entry and returns the index of its first word, where rarer fields can be
+   * added.
    *
    * @param head opcode, with flags and ioprio in the upper bytes.
-   * @param address a number, split into two words. @param option the word for flags, events or masks of the operation.
+   * @param address a number, split into two words. @param option the word for flags, events or masks of the
+   * operation.
    */
   push(head: number, fd: number, address: number, length: number, option: number, id: number): number {
     if (this.#pending === this.#submissionCount) this.submit();
