@@ -5,18 +5,20 @@
  * The application's hooks are called for real. Where only a real flow can show (first bytes, a request), it
  * says so.
  */
+import { DropReason, dropReasonName } from '#base/drop-reason.ts';
 import { RampartError } from '#base/error.ts';
 import { formatPrefix, formatSocketAddress, parseIp, parsePrefix, prefixContains } from '#base/ip.ts';
 import type { Config } from '#config/config.ts';
-import type { OffRampConfig } from '#config/off-ramps.ts';
+import { isIpOffRamp, type OffRampConfig, type RejectOffRamp } from '#config/off-ramps.ts';
 import type { OnRampConfig } from '#config/on-ramps.ts';
 import { type RouteQuery, RouteTable } from '#config/route-table.ts';
-import type { RouteConfig } from '#config/routes.ts';
 import type { ExplainQuery, ExplainStep, Explanation } from '#contract/agent.ts';
 import type { Context, Endpoint, Target } from '#contract/context.ts';
+import { checkDestination, checkSource } from '#packet/address.ts';
+import { ParsedPacket } from '#packet/parse.ts';
 
 import { isContextRefusal, makeContext } from './hooks/context.ts';
-import type { FlowVerdict, SessionVerdict, StreamVerdict } from './hooks/hooks.ts';
+import type { EgressVerdict, FlowVerdict, SessionVerdict, StreamVerdict } from './hooks/hooks.ts';
 import type { HookRunner } from './hooks/runner.ts';
 
 const PROTOCOL_NUMBERS = Object.freeze({ tcp: 6, udp: 17, icmp: 1 } as const);
@@ -40,11 +42,13 @@ type Onward = 'on' | 'over';
 /** What the steps have found out so far. */
 interface State {
   context: Context;
-  route: RouteConfig | null;
   /** Off-ramp so far; null while nothing names one. */
   via: string | null;
-  /** What the flow becomes. */
-  layer: 'ip' | 'stream' | 'sniff' | 'http';
+  /** What it becomes once it is upgraded. */
+  wish: 'stream' | 'sniff' | 'http';
+  /** As `proxy/flow/decide.ts` has it: a route upgrades what can be, a hook's verdict says it for certain. */
+  wanted: 'packets' | 'upgrade if it can' | 'upgrade';
+  layer: 'ip' | 'echo' | 'stream' | 'sniff' | 'http';
   target: Target;
 }
 
@@ -69,9 +73,9 @@ class Explainer {
     const state = this.#arrive(onRamp);
     if (state === null) return this.#result('refused');
     this.#findRoute(state, onRamp);
-    if (isListener(onRamp)) state.layer = listenerLayer(onRamp, state.route);
+    if (isListener(onRamp)) state.layer = listenerWish(onRamp, state);
     else if (this.#flow(state) === 'over') return this.#result('refused');
-    if (state.layer !== 'ip' && (await this.#upgraded(state)) === 'over') return this.#result('refused');
+    if ((await this.#upgraded(state)) === 'over') return this.#result('refused');
     if ((await this.#egress(state)) === 'over') return this.#result('refused');
     return this.#result(this.#leave(state) === 'over' ? 'refused' : 'leaves');
   }
@@ -98,6 +102,11 @@ class Explainer {
     );
     if (!isListener(onRamp)) {
       const address = parseIp(this.#query.source) as Uint8Array;
+      const martian = addressMistake(address, parseIp(this.#query.destination) as Uint8Array);
+      if (martian !== null) {
+        this.#step('source', 'stop', martian);
+        return null;
+      }
       const holder = context.sources.find((source) => prefixContains(source, address));
       if (!('context' in onRamp)) {
         this.#step('source', 'unknown', "the tunnel's own context says which sources it may send from");
@@ -114,7 +123,7 @@ class Explainer {
       }
     }
     const target = { host: this.#query.destination, port: this.#query.port };
-    return { context, route: null, via: null, layer: 'ip', target };
+    return { context, via: null, wish: 'sniff', wanted: 'packets', layer: 'ip', target };
   }
 
   /** For an on-ramp whose tunnels bring their own context. */
@@ -135,7 +144,6 @@ class Explainer {
       port: this.#query.port,
     };
     const route = table.find(query);
-    state.route = route;
     if (route === null) {
       const others = table.routesOf(account, vnet).length;
       const among = others === 0 ? `${account}/${vnet} has no routes` : `none of ${others} routes matches`;
@@ -143,10 +151,11 @@ class Explainer {
       return;
     }
     state.via = route.via;
-    // ICMP never becomes a stream.
-    const upgrade = this.#query.protocol === 'icmp' ? 'none' : route.upgrade;
-    state.layer = upgrade === 'none' ? 'ip' : upgrade;
-    const becomes = upgrade === 'none' ? '' : `, becoming ${this.#layerWord(upgrade)}`;
+    if (route.upgrade !== 'none') {
+      state.wish = route.upgrade;
+      state.wanted = 'upgrade if it can';
+    }
+    const becomes = this.#isUpgraded(state) ? `, becoming ${this.#word(state.wish)}` : '';
     this.#step('route', 'next', `${route.rule} (route ${route.index + 1}) leads to ${route.via}${becomes}`);
   }
 
@@ -166,11 +175,28 @@ class Explainer {
       }
       if (this.#applyFlow(state, verdict) === 'over') return 'over';
     }
-    if (state.layer === 'ip' && state.via === null) {
-      this.#step('off-ramp', 'stop', 'nothing says where it leaves (no_route)');
-      return 'over';
+    return this.#settle(state);
+  }
+
+  /** Whether the flow stays packets, as far as hooks above layer 3 do not matter. */
+  #settle(state: State): Onward {
+    const offRamp = this.#offRamp(state.via);
+    if (offRamp?.type === 'reject') return this.#refuses(offRamp);
+    if (this.#isUpgraded(state)) {
+      state.layer = this.#query.protocol === 'icmp' ? 'echo' : state.wish;
+      return 'on';
     }
-    return 'on';
+    if (offRamp !== undefined) return 'on';
+    this.#noRoute(state.via);
+    return 'over';
+  }
+
+  #isUpgraded(state: State): boolean {
+    const offRamp = this.#offRamp(state.via);
+    const isTunnel = offRamp !== undefined && isIpOffRamp(offRamp.type);
+    if (state.wanted === 'upgrade') return true;
+    if (state.wanted === 'upgrade if it can') return this.#query.protocol === 'tcp' || !isTunnel;
+    return offRamp?.type === 'sockets' || offRamp?.type === 'http';
   }
 
   #applyFlow(state: State, verdict: FlowVerdict | undefined): Onward {
@@ -190,16 +216,15 @@ class Explainer {
         );
         return 'over';
       case 'forward':
-        state.layer = 'ip';
+        state.wanted = 'packets';
         state.via = verdict.via ?? state.via;
         this.#step('flow', 'next', `hook flow forwards packets${verdict.via ? ` by ${verdict.via}` : ''}`);
         return 'on';
-      case 'upgrade': {
-        const to = verdict.to ?? (state.layer === 'ip' ? 'sniff' : state.layer);
-        state.layer = to;
-        this.#step('flow', 'next', `hook flow upgrades it to ${this.#layerWord(to)}`);
+      case 'upgrade':
+        state.wanted = 'upgrade';
+        state.wish = verdict.to ?? state.wish;
+        this.#step('flow', 'next', `hook flow upgrades it to ${this.#word(state.wish)}`);
         return 'on';
-      }
       default:
         return verdict satisfies never;
     }
@@ -207,6 +232,7 @@ class Explainer {
 
   /** Layer 4 and above. */
   async #upgraded(state: State): Promise<Onward> {
+    if (state.layer === 'ip' || state.layer === 'echo') return 'on';
     if (this.#query.protocol === 'udp') return this.#session(state);
     if ((await this.#stream(state)) === 'over') return 'over';
     if (state.layer === 'sniff') {
@@ -280,59 +306,71 @@ class Explainer {
 
   async #egress(state: State): Promise<Onward> {
     if (state.via === null) {
-      this.#step('off-ramp', 'stop', 'nothing says where it leaves (no_route)');
+      this.#noRoute(null);
       return 'over';
     }
     const offRamp = this.#offRamp(state.via);
-    if (offRamp?.type === 'reject' || !this.#hooks?.egress) return 'on';
+    if (offRamp?.type === 'reject') return this.#refuses(offRamp);
+    // Echo requests leave by a socket of the host, whatever the off-ramp.
+    if (!this.#hooks?.egress || state.layer === 'echo') return 'on';
     const fixed = fixedTarget(offRamp);
     if (fixed !== null && state.layer !== 'ip') state.target = fixed;
     const layer = this.#layerName(state);
     const info = { context: state.context, layer, target: state.target, via: state.via };
+    let verdict: EgressVerdict | undefined;
     try {
       const { egress, egressNow } = this.#hooks;
-      const verdict = layer === 'ip' ? egressNow?.(info) : await egress(info);
-      if (verdict === undefined) this.#step('egress', 'next', 'hook egress agrees');
-      else if (verdict.action === 'block') {
-        this.#step('egress', 'stop', `hook egress blocks it${because(verdict.reason)}`);
-        return 'over';
-      } else {
-        this.#redirected(state, verdict);
-        this.#step('egress', 'next', `hook egress sends it on${whereto(verdict)}`);
-      }
+      verdict = layer === 'ip' ? egressNow?.(info) : await egress(info);
     } catch (error) {
       return this.#failed('egress', error);
+    }
+    if (verdict === undefined) this.#step('egress', 'next', 'hook egress agrees');
+    else if (verdict.action === 'block') {
+      this.#step('egress', 'stop', `hook egress blocks it${because(verdict.reason)}`);
+      return 'over';
+    } else {
+      this.#redirected(state, verdict);
+      this.#step('egress', 'next', `hook egress sends it on${whereto(verdict)}`);
     }
     return 'on';
   }
 
   #leave(state: State): Onward {
-    const via = state.via as string;
-    const offRamp = this.#offRamp(via);
+    const offRamp = this.#offRamp(state.via);
     if (offRamp === undefined) {
-      this.#step('off-ramp', 'stop', `there is no off-ramp ${via} (no_route)`);
+      this.#noRoute(state.via);
       return 'over';
     }
-    if (offRamp.type === 'reject') {
-      this.#step('off-ramp', 'stop', `${via} refuses with ${offRamp.with}`);
-      return 'over';
-    }
-    const carriesPackets = offRamp.type !== 'sockets' && offRamp.type !== 'http';
+    if (offRamp.type === 'reject') return this.#refuses(offRamp);
+    const { name, type } = offRamp;
+    const carriesPackets = isIpOffRamp(type);
     if (state.layer === 'ip' && !carriesPackets) {
-      this.#step(
-        'off-ramp',
-        'stop',
-        `${via} (${offRamp.type}) carries no ${this.#query.protocol} packets (no_route)`,
-      );
+      this.#step('off-ramp', 'stop', `${name} (${type}) carries no packets (no_route)`);
       return 'over';
+    }
+    const { account, vnet } = state.context;
+    if ('context' in offRamp && (offRamp.context.account !== account || offRamp.context.vnet !== vnet)) {
+      const other = `${offRamp.context.account}/${offRamp.context.vnet}`;
+      this.#step('off-ramp', 'stop', `${name} (${type}) carries ${other} only (no_route)`);
+      return 'over';
+    }
+    if (state.layer === 'echo') {
+      this.#step('off-ramp', 'out', `${name} (${type}): echo requests by a socket of this host`);
+      return 'on';
     }
     const down = state.layer !== 'ip' && carriesPackets ? ', as packets again' : '';
-    this.#step(
-      'off-ramp',
-      'out',
-      `${via} (${offRamp.type}): ${describeOffRamp(offRamp, state.target)}${down}`,
-    );
+    this.#step('off-ramp', 'out', `${name} (${type}): ${describeOffRamp(offRamp, state.target)}${down}`);
     return 'on';
+  }
+
+  #refuses(offRamp: RejectOffRamp): Onward {
+    this.#step('off-ramp', 'stop', `${offRamp.name} refuses with ${offRamp.with}`);
+    return 'over';
+  }
+
+  #noRoute(via: string | null): void {
+    const why = via === null ? 'nothing says where it leaves' : `there is no off-ramp ${via}`;
+    this.#step('off-ramp', 'stop', `${why} (no_route)`);
   }
 
   #redirected(state: State, verdict: { readonly to?: Target; readonly via?: string }): void {
@@ -345,16 +383,17 @@ class Explainer {
     return 'over';
   }
 
-  #offRamp(name: string): OffRampConfig | undefined {
+  #offRamp(name: string | null): OffRampConfig | undefined {
     return this.#config.offRamps.find((offRamp) => offRamp.name === name);
   }
 
-  #layerWord(layer: 'stream' | 'sniff' | 'http'): string {
-    return this.#query.protocol === 'udp' ? 'a UDP session' : LAYER_WORDS[layer];
+  #word(wish: State['wish']): string {
+    if (this.#query.protocol === 'icmp') return 'an echo by a socket';
+    return this.#query.protocol === 'udp' ? 'a UDP session' : LAYER_WORDS[wish];
   }
 
   #layerName(state: State): 'ip' | 'tcp' | 'udp' | 'http' {
-    if (state.layer === 'ip' || this.#query.protocol === 'icmp') return 'ip';
+    if (state.layer === 'ip') return 'ip';
     if (this.#query.protocol === 'udp') return 'udp';
     return state.layer === 'http' ? 'http' : 'tcp';
   }
@@ -419,11 +458,21 @@ function isListener(onRamp: OnRampConfig): boolean {
   return onRamp.type === 'tcp' || onRamp.type === 'udp';
 }
 
-/** What a plain listener's traffic becomes: as the on-ramp says, else its route. */
-function listenerLayer(onRamp: OnRampConfig, route: RouteConfig | null): State['layer'] {
+/** What a plain listener's traffic becomes: as the on-ramp says, else its route; bytes where nobody says. */
+function listenerWish(onRamp: OnRampConfig, state: State): State['wish'] {
   const own = onRamp.type === 'tcp' ? onRamp.upgrade : null;
-  if (own !== null) return own;
-  return route === null || route.upgrade === 'none' ? 'stream' : route.upgrade;
+  return own ?? (state.wanted === 'packets' ? 'stream' : state.wish);
+}
+
+/** Why packets between these addresses open no flow at all; null when they may. */
+function addressMistake(source: Uint8Array, destination: Uint8Array): string | null {
+  if (source.length !== destination.length) return 'source and destination are of different families';
+  const addresses = new Uint8Array([...source, ...destination]);
+  const view = new DataView(addresses.buffer);
+  const packet = new ParsedPacket();
+  packet.version = source.length === 4 ? 4 : 6;
+  const reason = checkSource(view, packet) || checkDestination(view, packet);
+  return reason === DropReason.None ? null : `no flow has such addresses (${dropReasonName(reason)})`;
 }
 
 function fixedTarget(offRamp: OffRampConfig | undefined): Target | null {
