@@ -4,7 +4,7 @@
  * addressed to that packet's sender.
  */
 import { DropReason } from '#base/drop-reason.ts';
-import { addressesEqual, addressLength } from '#packet/address.ts';
+import { addressesEqual, addressLength, checkSource } from '#packet/address.ts';
 import { parseQuoted } from '#packet/icmp.ts';
 import type { ParsedPacket } from '#packet/parse.ts';
 import type { IpTunnel } from '#proxy/proxy-contract.ts';
@@ -22,6 +22,9 @@ export function flowOfError(
   packets: { readonly error: ParsedPacket; readonly quoted: ParsedPacket },
 ): number {
   const { error, quoted } = packets;
+  // Routers on the way may report from any address, but not from one that no host has.
+  const martian = checkSource(view, error);
+  if (martian !== DropReason.None) return -martian;
   const reason = parseQuoted(view, error, quoted);
   if (reason !== DropReason.None) return -reason;
   const hit = table.lookupTuple(tunnel.network, view, quoted);

@@ -911,3 +911,71 @@ test('figures of networks count what lives and what ended', (t) => {
   const [ended] = world.pipeline.networkStats();
   assert.deepEqual([ended?.flows, ended?.packets, ended?.bytes], [0, 2, 120]);
 });
+
+test('TCP from a tunnel into a device is joined until the batch ends, everything else goes at once', (t) => {
+  const { world, client, server } = setUp(t);
+  server.offload = true;
+  const segment = (index: number, last = false): Uint8Array =>
+    twinPacket({
+      source: CLIENT,
+      destination: SERVER,
+      protocol: 6,
+      transport: twinTcp({
+        sourcePort: 4000,
+        destinationPort: 80,
+        sequence: 1 + index * 1000,
+        flags: last ? Ack | TcpFlag.Psh : Ack,
+        payload: twinBytes(1000, index + 1),
+      }),
+      id: index,
+    });
+  world.sendBatch(client, [segment(0), segment(1), udp({}), segment(2, true), up({ port: 4001 })]);
+  const sent = server.sent.splice(0);
+  assert.deepEqual(
+    sent.map(({ bytes }) => bytes.length).sort((a, b) => a - b),
+    [40, 60, 3040],
+  );
+  const joined = sent.find(({ bytes }) => bytes.length === 3040);
+  assert.deepEqual([joined?.virtio[0], joined?.virtio[1], joined?.virtio[4]], [1, 1, 1000 & 0xff]);
+  world.sendBatch(client, [segment(3), segment(4)]);
+  assert.equal(only(server.take()).length, 2040);
+});
+
+test('a new process takes over all flows and goes on with them; what did not come along ends there', (t) => {
+  const old = setUp(t);
+  const doomed = old.world.tunnel('wg', ['10.0.0.0/24']);
+  old.world.routes.replace([testRoute('10.10.0.0/25', 'office'), testRoute('10.10.0.128/25', 'office')]);
+  old.world.send(old.client, up());
+  old.world.send(old.server, down());
+  old.world.send(old.client, up({ flags: Ack }));
+  old.world.send(old.client, udp({ destination: '10.10.0.200' }));
+  old.world.send(doomed, udp({ source: '10.0.0.9' }));
+  const { header, buffers } = old.world.pipeline.snapshot();
+  const state = {
+    header: JSON.parse(JSON.stringify(header)),
+    buffers: buffers.map((bytes) => bytes.slice()),
+  };
+  assert.equal(old.world.pipeline.table.count, 3);
+
+  const world = new FlowWorld();
+  world.networks.adopt(state.header.networks);
+  world.routes.adopt(state.header.routes);
+  world.routes.replace([testRoute('10.10.0.0/25', 'office')]);
+  const client = world.tunnel('wg', ['10.0.0.0/24']);
+  const server = world.tunnel('office', []);
+  world.leadTo('office', server);
+  world.pipeline.restore(state);
+  assert.deepEqual(world.records.map(({ reason, source }) => [reason, source.address]).sort(), [
+    [CloseReason.ClientClosed, '10.0.0.9'],
+    [CloseReason.RouteRemoved, CLIENT],
+  ]);
+  world.send(server, down({ flags: Ack, payload: twinBytes(100) }));
+  world.send(client, up({ flags: Ack }));
+  assert.deepEqual([client.take().length, server.take().length], [1, 1]);
+  assert.equal(world.counter(Counter.FlowMisses), 0);
+  const [summary] = world.pipeline.summaries({});
+  assert.deepEqual([summary?.state, summary?.packets, summary?.flow], ['established', 5, 1]);
+  world.pipeline.close(CloseReason.Shutdown);
+  assert.equal(world.io.audit().timers, 0);
+  assert.equal(world.leaked, 0);
+});

@@ -1,11 +1,7 @@
 import { assert } from '#base/assert.ts';
-import { DropReason, dropReasonName } from '#base/drop-reason.ts';
-import { parseIp } from '#base/ip.ts';
+import { DropReason } from '#base/drop-reason.ts';
 import type { FlowFilter, FlowSummary, NetworkStats } from '#contract/agent.ts';
 import { CloseReason } from '#contract/record.ts';
-import type { TraceStage } from '#contract/trace.ts';
-import type { Completion, TimerId } from '#io/io.ts';
-import { checkDestination, checkSource, writeAddress } from '#packet/address.ts';
 import { IcmpError } from '#packet/build.ts';
 import { IcmpKind, icmpKind, isErrorKind } from '#packet/icmp.ts';
 import { FragmentKind, IpProtocol, ParsedPacket, parsePacket, TcpFlag } from '#packet/parse.ts';
@@ -18,7 +14,11 @@ import { Counter } from '#proxy/stats.ts';
 
 import { Answers, type Reporters } from './answers.ts';
 import { Decider, type Decision, type FlowHooks } from './decide.ts';
-import { coldInfoOf, formatTuple, recordOf, summarizeFlows } from './flow-record.ts';
+import { FlowClock } from './flow-clock.ts';
+import { FlowLog } from './flow-log.ts';
+import { coldInfoOf, recordOf, summarizeFlows } from './flow-record.ts';
+import { type FlowState, restoreFlows, snapshotFlows } from './flow-snapshot.ts';
+import { checkStart, isMidStream, startingState, unsupportedIcmpReason } from './flow-start.ts';
 import {
   Direction,
   type ExpirySink,
@@ -31,6 +31,7 @@ import {
 import { flowOfError } from './icmp-errors.ts';
 import { NetworkFigures } from './network-figures.ts';
 import type { Networks } from './networks.ts';
+import { OutboundTuples } from './outbound-tuple.ts';
 import type {
   ColdInfo,
   FlowHost,
@@ -43,7 +44,7 @@ import type {
 import type { Routes } from './routes.ts';
 import { isSameClient } from './same-client.ts';
 import { isInPrefixes } from './sources.ts';
-import { isTcpOver, midStreamState, nextTcpState, tcpCloseReason } from './tcp-state.ts';
+import { isTcpOver, nextTcpState, tcpCloseReason } from './tcp-state.ts';
 import { Transmitter } from './transmit.ts';
 
 /** What the pipeline works with. */
@@ -73,19 +74,6 @@ export interface Upgrades {
   readonly icmp: PacketUpgrade | null;
 }
 
-/** How often the clock's hand moves on, milliseconds. */
-const TICK_MS = 250;
-
-/** A round of the expiry takes this many ticks at most; a small table is gone through by each. */
-const TICKS_PER_ROUND = 8;
-const SLOTS_PER_TICK_MIN = 4096;
-
-/** Ephemeral ports (RFC 6056 section 3.2). */
-const PORT_MIN = 32768;
-const PORT_MAX = 60999;
-/** Ports tried before an outbound flow is refused: with less than 99 % in use, failure is one in a million. */
-const PORT_TRIES = 1400;
-
 /**
  * What happens to a packet, in order:
  *
@@ -100,7 +88,7 @@ const PORT_TRIES = 1400;
  * ```
  * Nothing here throws for what a packet holds, allocates for a packet of a known flow, or keeps a packet.
  */
-export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completion {
+export class FlowPipeline implements PacketSink, FlowHost, ExpirySink {
   readonly table: FlowTable<FlowPlan>;
   readonly packet = new ParsedPacket();
   readonly quoted = new ParsedPacket();
@@ -109,16 +97,15 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
   readonly #parts: PipelineParts;
   readonly #tunnels: TunnelDirectory;
   readonly #counters: Float64Array;
-  readonly #drops: Float64Array;
+  readonly #log: FlowLog;
   readonly #decider: Decider;
   readonly #answers: Answers;
   readonly #transmitter: Transmitter;
   readonly #reassembler: Reassembler;
   readonly #figures: NetworkFigures;
-  /** Fragments that the reassembler dropped by itself and that are in `#drops` already. */
-  readonly #droppedFragments: Float64Array;
+  readonly #clock: FlowClock;
   readonly #emitted = new ParsedPacket();
-  readonly #outbound = new DataView(new ArrayBuffer(32));
+  readonly #outbound: OutboundTuples;
   readonly #opening: FlowOpening = {
     network: 0,
     account: 0,
@@ -132,10 +119,7 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
   /** The packet in hand was put together from fragments. */
   #wasFragmented = false;
   #upgrades: Upgrades = { tcp: null, udp: null, icmp: null };
-  #timer: TimerId = 0;
-  #isTimerArmed = false;
   readonly #wallClock: () => number;
-  #nextPort: number;
 
   constructor(worker: Worker, parts: PipelineParts) {
     this.#worker = worker;
@@ -143,16 +127,27 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
     this.#parts = parts;
     this.#tunnels = parts.tunnels;
     this.#counters = worker.stats.counters;
-    this.#drops = worker.stats.drops;
     this.table = new FlowTable(worker.limits, [parts.seed[0], parts.seed[1]]);
+    this.#log = new FlowLog(worker, this.table);
+    this.#outbound = new OutboundTuples(this.table, parts.seed[3]);
     this.#decider = new Decider(this.#view, parts);
     this.#answers = new Answers(worker, parts.reporters ?? {});
-    this.#transmitter = new Transmitter(worker, this.#answers, parts.seed[2]);
+    this.#transmitter = new Transmitter(worker, {
+      answers: this.#answers,
+      tunnels: parts.tunnels,
+      log: this.#log,
+      firstId: parts.seed[2],
+    });
     this.#reassembler = new Reassembler({ bytesMax: worker.limits.reassemblyBytesMax });
-    this.#droppedFragments = new Float64Array(this.#reassembler.droppedFragments.length);
+    const { table } = this;
+    this.#clock = new FlowClock(worker, {
+      table,
+      reassembler: this.#reassembler,
+      log: this.#log,
+      sink: this,
+    });
     this.#figures = new NetworkFigures(parts.networks);
     this.#wallClock = parts.wallClock ?? Date.now;
-    this.#nextPort = PORT_MIN + ((parts.seed[3] >>> 0) % (PORT_MAX - PORT_MIN + 1));
   }
 
   /** The upgrades are made after the pipeline, which they call back. Before the first packet. */
@@ -183,6 +178,7 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
   }
 
   onBatchEnd(): void {
+    this.#transmitter.flush();
     const { tcp, udp, icmp } = this.#upgrades;
     if (tcp !== null) tcp.flush();
     if (udp !== null) udp.flush();
@@ -209,7 +205,7 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
         return;
       }
       if (kind === IcmpKind.Other) {
-        this.#dropNew(tunnel, packet, unsupportedReason(this.#view, packet));
+        this.#drop(tunnel, packet, -1, unsupportedIcmpReason(this.#view, packet));
         return;
       }
     }
@@ -280,7 +276,7 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
       clampMss(view, packet, mssForMtu(Math.min(tunnel.mtu, out.mtu), packet.version));
     }
     const reason = this.#transmitter.send(out, packet, tunnel, this.#wasFragmented);
-    if (reason !== DropReason.None) this.#countDrop(flow, packet, reason);
+    if (reason !== DropReason.None) this.#log.ofFlow(flow, packet.totalLength, reason);
   }
 
   #deliver(tunnel: IpTunnel, packet: ParsedPacket, flow: FlowIndex, direction: number): void {
@@ -299,7 +295,7 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
       packet.offset,
       packet.totalLength,
     );
-    if (reason !== DropReason.None) this.#countDrop(flow, packet, reason);
+    if (reason !== DropReason.None) this.#log.ofFlow(flow, packet.totalLength, reason);
   }
 
   /** Counts a packet of a flow; a super-packet as the packets that it stands for. */
@@ -320,7 +316,7 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
   #onFragment(tunnel: IpTunnel, packet: ParsedPacket): void {
     const view = this.#view;
     const { offset } = packet;
-    this.#armTimer();
+    this.#clock.arm();
     // The tunnel's number is the key: it stands for the network, and no tunnel can put a fragment into the
     // packets of another.
     const length = this.#reassembler.add(view, packet, tunnel.index, this.#worker.io.now(), offset);
@@ -366,7 +362,7 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
       return;
     }
     const reason = upgrade.deliverError(flow, table.handle(flow), packet.offset, packet.totalLength);
-    if (reason !== DropReason.None) this.#countDrop(flow, packet, reason);
+    if (reason !== DropReason.None) this.#log.ofFlow(flow, packet.totalLength, reason);
   }
 
   // --- new flows ----------------------------------------------------------------------------------------------------
@@ -374,42 +370,24 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
   #onMiss(tunnel: IpTunnel, packet: ParsedPacket): void {
     const counters = this.#counters;
     counters[Counter.FlowMisses] = (counters[Counter.FlowMisses] as number) + 1;
-    const unwanted = this.#checkStart(tunnel, packet);
+    const unwanted = checkStart(this.#view, tunnel, packet);
     if (unwanted !== DropReason.None) {
-      this.#dropNew(tunnel, packet, unwanted);
+      this.#drop(tunnel, packet, -1, unwanted);
       return;
     }
     const decision = this.#decider.decide(tunnel, packet);
     if (isMidStream(packet) && !this.#takesMidStream(decision)) {
       // The sender has a connection that nobody here knows: it is told, so that it does not wait in vain.
       this.#answers.reset(tunnel, packet);
-      this.#dropNew(tunnel, packet, DropReason.NotFlowStart);
+      this.#drop(tunnel, packet, -1, DropReason.NotFlowStart);
       return;
     }
     const flow = this.#open(tunnel, packet, decision);
     if (flow < 0) {
-      this.#dropNew(tunnel, packet, -flow as DropReason);
+      this.#drop(tunnel, packet, -1, -flow as DropReason);
       return;
     }
     this.#act(tunnel, packet, flow * 2);
-  }
-
-  /** Whether a packet may open a flow at all, before anybody is asked. */
-  #checkStart(tunnel: IpTunnel, packet: ParsedPacket): DropReason {
-    const view = this.#view;
-    const martian = checkSource(view, packet);
-    if (martian !== DropReason.None) return martian;
-    if (!isInPrefixes(tunnel.context.sources, view, packet.addressOffset, packet.version)) {
-      return DropReason.SpoofedSource;
-    }
-    const unroutable = checkDestination(view, packet);
-    if (unroutable !== DropReason.None) return unroutable;
-    if (packet.protocol === IpProtocol.Tcp) {
-      const flags = packet.tcpFlags;
-      const isAnswer = (flags & TcpFlag.Syn) !== 0 && (flags & TcpFlag.Ack) !== 0;
-      return isAnswer || (flags & TcpFlag.Rst) !== 0 ? DropReason.NotFlowStart : DropReason.None;
-    }
-    return icmpKind(packet) === IcmpKind.EchoReply ? DropReason.IcmpUnrelated : DropReason.None;
   }
 
   #takesMidStream(decision: Decision): boolean {
@@ -432,7 +410,7 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
     table.decide(flow, decision.action, decision.reason);
     if (decision.action === FlowAction.Reject) table.setHandle(flow, RejectCode[decision.rejectWith]);
     if (decision.action === FlowAction.Forward) table.setEgress(flow, (decision.out as IpTunnel).index);
-    if (this.#worker.tracer.enabled) this.#traceDecision(packet, flow, decision);
+    this.#log.decided(packet, flow, decision);
     return decision.action === FlowAction.Upgrade ? this.#lift(flow, packet.protocol) : flow;
   }
 
@@ -451,7 +429,7 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
       this.endFlow(room, CloseReason.Limit);
     }
     counters[Counter.FlowsOpened] = (counters[Counter.FlowsOpened] as number) + 1;
-    this.#armTimer();
+    this.#clock.arm();
     return table.insert(opening, view, tuple);
   }
 
@@ -490,7 +468,7 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
       reason = checkVirtioHeader(view, packet);
     if (reason === DropReason.None) return this.emitParsed(flow, direction, packet);
     this.#worker.packets.release(offset);
-    this.#drops[reason] = (this.#drops[reason] as number) + 1;
+    this.#log.count(reason);
     return reason;
   }
 
@@ -513,53 +491,29 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
       }
       reason = this.#transmitter.send(out, packet, null, false);
     }
-    if (reason !== DropReason.None) this.#countDrop(flow, packet, reason);
+    if (reason !== DropReason.None) this.#log.ofFlow(flow, packet.totalLength, reason);
     return reason;
   }
 
   openOutbound(spec: OutboundSpec): FlowIndex {
-    const source = parseIp(spec.source.address);
-    const target = parseIp(spec.target.address);
-    assert(source !== null && target !== null && source.length === target.length);
-    const tuple = this.#emitted;
-    tuple.version = source.length === 4 ? 4 : 6;
-    tuple.protocol = spec.protocol;
-    tuple.addressOffset = 0;
-    tuple.destinationPort = spec.target.port;
-    writeAddress(this.#outbound, 0, source);
-    writeAddress(this.#outbound, source.length, target);
-    const way = this.#parts.ways.find(spec.via, spec.network, this.#outbound, tuple);
+    const outbound = this.#outbound;
+    outbound.set(spec);
+    const way = this.#parts.ways.find(spec.via, spec.network, outbound.view, outbound.tuple);
     if (way?.kind !== 'tunnel' || way.tunnel.network !== spec.network) return -DropReason.NoRoute;
-    if (!this.#choosePort(spec, tuple)) return -DropReason.NatFull;
+    if (!outbound.choosePort(spec)) return -DropReason.NatFull;
     const opening = this.#opening;
     opening.network = spec.network;
     opening.ingress = 0;
     opening.route = 0;
     opening.tcpState = 0;
     opening.number = spec.flow;
-    const flow = this.#insert(tuple, this.#outbound);
+    const flow = this.#insert(outbound.tuple, outbound.view);
     if (flow < 0) return flow;
     const { context, via, rule } = spec;
     this.table.cold[flow] = { context, via, wish: 'stream', rule, closeReason: null };
     this.table.decide(flow, FlowAction.Upgrade);
     this.table.setEgress(flow, way.tunnel.index);
     return flow;
-  }
-
-  /** Puts a source port into the tuple with which it is nobody's yet. */
-  #choosePort(spec: OutboundSpec, tuple: ParsedPacket): boolean {
-    const { table } = this;
-    const isFree = (port: number): boolean => {
-      tuple.sourcePort = port;
-      return table.lookup(spec.network, this.#outbound, tuple) < 0;
-    };
-    if (spec.source.port !== 0) return isFree(spec.source.port);
-    for (let i = 0; i < PORT_TRIES; i++) {
-      const port = this.#nextPort;
-      this.#nextPort = port === PORT_MAX ? PORT_MIN : port + 1;
-      if (isFree(port)) return true;
-    }
-    return false;
   }
 
   setHandle(flow: FlowIndex, handle: number): void {
@@ -597,31 +551,6 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
     this.endFlow(flow, isTcp ? tcpCloseReason(this.table.tcpState(flow)) : CloseReason.ClientIdle);
   }
 
-  /** The clock's tick. */
-  onCompletion(_tag: number, result: number): void {
-    this.#isTimerArmed = false;
-    if (result < 0) return;
-    const now = this.#worker.io.now();
-    const budget = Math.max(SLOTS_PER_TICK_MIN, Math.ceil(this.table.slots / TICKS_PER_ROUND));
-    this.table.expire(now, budget, this);
-    this.#reassembler.expire(now);
-    const dropped = this.#reassembler.droppedFragments;
-    for (let reason = 0; reason < dropped.length; reason++) {
-      const fresh = (dropped[reason] as number) - (this.#droppedFragments[reason] as number);
-      if (fresh === 0) continue;
-      this.#drops[reason] = (this.#drops[reason] as number) + fresh;
-      this.#droppedFragments[reason] = dropped[reason] as number;
-    }
-    if (this.table.count > 0 || this.#reassembler.datagrams > 0) this.#armTimer();
-  }
-
-  /** Only while there is something to forget: an idle process has no timer. */
-  #armTimer(): void {
-    if (this.#isTimerArmed) return;
-    this.#isTimerArmed = true;
-    this.#timer = this.#worker.io.timer(TICK_MS, this, 0);
-  }
-
   /** Ends the flows of routes that are no more; `Routes.replace` names them. */
   routesRemoved(numbers: readonly number[]): void {
     const removed = new Set(numbers);
@@ -629,11 +558,31 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
     this.#endWhere((flow) => removed.has(this.table.route(flow)), CloseReason.RouteRemoved);
   }
 
+  /** All flows for a new process. The buffers are views: to be used before the next packet. */
+  snapshot(): FlowState {
+    return snapshotFlows(this.table, this.#parts, this.#worker.io.now());
+  }
+
+  /**
+   * Takes over the flows of another process; see `flow-snapshot.ts` for what has to be done before. Flows whose route or
+   * tunnel did not come along end, with their records.
+   */
+  restore(state: FlowState): void {
+    const { table } = this;
+    restoreFlows(table, state, this.#worker.io.now());
+    const isGone = (index: number): boolean => index !== 0 && this.#tunnels.get(index) === null;
+    const { routes } = this.#parts;
+    this.#endWhere((flow) => isGone(table.ingress(flow)), CloseReason.ClientClosed);
+    this.#endWhere((flow) => isGone(table.egress(flow)), CloseReason.OriginClosed);
+    const isRouteGone = (route: number): boolean => route !== 0 && !routes.isLive(route);
+    this.#endWhere((flow) => isRouteGone(table.route(flow)), CloseReason.RouteRemoved);
+    if (table.count > 0) this.#clock.arm();
+  }
+
   /** Ends every flow and stops the clock. */
   close(reason: CloseReason): void {
     this.#endWhere(() => true, reason);
-    if (this.#isTimerArmed) this.#worker.io.cancelTimer(this.#timer);
-    this.#isTimerArmed = false;
+    this.#clock.stop();
   }
 
   #endWhere(matches: (flow: FlowIndex) => boolean, reason: CloseReason): void {
@@ -659,88 +608,18 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink, Completio
   /** Drops a packet that was parsed. `flow` is −1 when it has none. */
   #drop(tunnel: IpTunnel, packet: ParsedPacket, flow: FlowIndex, reason: DropReason): void {
     this.#worker.packets.release(packet.offset);
-    if (flow >= 0 || !this.#worker.tracer.enabled) this.#countDrop(flow, packet, reason);
-    else this.#dropTraced(tunnel, packet, reason);
-  }
-
-  /** Drops a packet that opens no flow. */
-  #dropNew(tunnel: IpTunnel, packet: ParsedPacket, reason: DropReason): void {
-    this.#drop(tunnel, packet, -1, reason);
-  }
-
-  #dropTraced(tunnel: IpTunnel, packet: ParsedPacket, reason: DropReason): void {
-    this.#drops[reason] = (this.#drops[reason] as number) + 1;
-    const tuple = formatTuple(this.#view, packet);
-    this.#trace('drop', 0, { tunnel, tuple, text: `from ${tunnel.name}: ${dropReasonName(reason)}` });
+    if (flow >= 0) this.#log.ofFlow(flow, packet.totalLength, reason);
+    else this.#log.unwanted(tunnel, packet, reason);
   }
 
   #dropUnparsed(tunnel: IpTunnel, offset: number, reason: DropReason): void {
     this.#worker.packets.release(offset);
-    this.#drops[reason] = (this.#drops[reason] as number) + 1;
-    if (!this.#worker.tracer.enabled) return;
-    this.#trace('drop', 0, { tunnel, tuple: '', text: `from ${tunnel.name}: ${dropReasonName(reason)}` });
-  }
-
-  /** Counts a drop of a packet whose slot is gone already. */
-  #countDrop(flow: FlowIndex, packet: ParsedPacket, reason: DropReason): void {
-    this.#drops[reason] = (this.#drops[reason] as number) + 1;
-    if (!this.#worker.tracer.enabled || !this.table.isLive(flow)) return;
-    const { context } = this.table.cold[flow] as FlowPlan;
-    const text = `${dropReasonName(reason)}, ${packet.totalLength} bytes`;
-    this.#trace('drop', this.table.numberOf(flow), { tunnel: { context }, tuple: this.#tupleOf(flow), text });
-  }
-
-  #traceDecision(packet: ParsedPacket, flow: FlowIndex, decision: Decision): void {
-    const tunnel = { context: decision.plan.context };
-    const tuple = formatTuple(this.#view, packet);
-    const number = this.table.numberOf(flow);
-    this.#trace('flow', number, { tunnel, tuple, text: `new flow from ${tunnel.context.onRamp}` });
-    this.#trace('verdict', number, { tunnel, tuple, text: decisionText(decision) });
-  }
-
-  #tupleOf(flow: FlowIndex): string {
-    const info = coldInfoOf(this.table, flow);
-    this.table.writeAddresses(flow, this.#outbound, 0);
-    return formatTuple(this.#outbound, {
-      addressOffset: 0,
-      version: this.table.version(flow),
-      protocol: info.protocol,
-      sourcePort: info.source.port,
-      destinationPort: info.destination.port,
-    });
-  }
-
-  #trace(
-    stage: TraceStage,
-    flow: number,
-    event: { readonly tunnel: Pick<IpTunnel, 'context'>; readonly tuple: string; readonly text: string },
-  ): void {
-    const { account, vnet } = event.tunnel.context;
-    const { io, tracer } = this.#worker;
-    const { tuple, text } = event;
-    tracer.emit({ at: io.refreshNow(), flow, stage, account, vnet, tuple, text });
+    this.#log.unparsed(tunnel, reason);
   }
 }
 
 /** How a refused flow is answered, as its handle keeps it. */
 const RejectCode = Object.freeze({ reset: 0, prohibited: 1, unreachable: 2 } as const);
-
-/** Discovery and the like is for the link only; other unknown ICMP is not carried. */
-function unsupportedReason(view: DataView, packet: ParsedPacket): DropReason {
-  const scope = checkSource(view, packet) || checkDestination(view, packet);
-  return scope === DropReason.LinkScope ? scope : DropReason.IcmpUnsupported;
-}
-
-function isMidStream(packet: ParsedPacket): boolean {
-  return packet.protocol === IpProtocol.Tcp && (packet.tcpFlags & TcpFlag.Syn) === 0;
-}
-
-function startingState(packet: ParsedPacket): number {
-  if (packet.protocol !== IpProtocol.Tcp) return 0;
-  return isMidStream(packet)
-    ? midStreamState(packet.tcpFlags)
-    : nextTcpState(0, Direction.Up, packet.tcpFlags);
-}
 
 /** A host is told which of its attempts was in vain. */
 function unreachableError(packet: ParsedPacket): IcmpError {
@@ -748,12 +627,4 @@ function unreachableError(packet: ParsedPacket): IcmpError {
   const isKnown = protocol === IpProtocol.Tcp || protocol === IpProtocol.Udp;
   const isIcmp = protocol === IpProtocol.Icmp4 || protocol === IpProtocol.Icmp6;
   return isKnown || isIcmp ? IcmpError.HostUnreachable : IcmpError.ProtocolUnreachable;
-}
-
-function decisionText(decision: Decision): string {
-  const { plan, action } = decision;
-  if (action === FlowAction.Forward) return `forward by ${plan.via} (${plan.rule})`;
-  if (action === FlowAction.Upgrade) return `upgrade to ${plan.wish} (${plan.rule})`;
-  const how = action === FlowAction.Drop ? 'drop' : `reject with ${decision.rejectWith}`;
-  return `${how}: ${dropReasonName(decision.reason)} (${plan.rule})`;
 }

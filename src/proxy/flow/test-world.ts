@@ -223,8 +223,19 @@ export class FlowWorld {
     );
   }
 
-  /** One packet from a tunnel. `virtio` is the header before it; absent: clear. */
+  /** One packet from a tunnel, a batch by itself. `virtio` is the header before it; absent: clear. */
   send(tunnel: TestTunnel, packet: Uint8Array, virtio?: Uint8Array): void {
+    this.#put(tunnel, packet, virtio);
+    this.pipeline.onBatchEnd();
+  }
+
+  /** Several packets of one batch. */
+  sendBatch(tunnel: TestTunnel, packets: readonly Uint8Array[]): void {
+    for (const packet of packets) this.#put(tunnel, packet);
+    this.pipeline.onBatchEnd();
+  }
+
+  #put(tunnel: TestTunnel, packet: Uint8Array, virtio?: Uint8Array): void {
     const { arena } = this.io;
     const slot = this.worker.packets.acquire();
     if (slot < 0) throw new Error('the test has no slot left');
@@ -233,7 +244,6 @@ export class FlowWorld {
     else arena.bytes.set(virtio, offset - 10);
     arena.bytes.set(packet, offset);
     this.pipeline.onPacket(tunnel, offset, packet.length);
-    this.pipeline.onBatchEnd();
   }
 
   /** Emits a packet as an upgrade does. */

@@ -1,6 +1,7 @@
 import { DropReason } from '#base/drop-reason.ts';
 import { IcmpError } from '#packet/build.ts';
 import { finishChecksum, writeIpv4Checksum } from '#packet/checksum.ts';
+import { Coalescer, type CoalescerSink } from '#packet/coalesce.ts';
 import { fragmentCount, writeFragment } from '#packet/fragment.ts';
 import { IpProtocol, ParsedPacket, parsePacket } from '#packet/parse.ts';
 import { segmentCount, segmentSize, writeSegment } from '#packet/segment.ts';
@@ -9,14 +10,26 @@ import type { IpTunnel, Worker } from '#proxy/proxy-contract.ts';
 import { Counter } from '#proxy/stats.ts';
 
 import type { Answers } from './answers.ts';
+import type { FlowLog } from './flow-log.ts';
 import { type FragmentCut, fragmentCount6, writeFragment6 } from './fragment6.ts';
+import type { TunnelDirectory } from './packet-upgrade.ts';
+
+/** What the transmitter works with. */
+export interface TransmitterParts {
+  readonly answers: Answers;
+  readonly tunnels: TunnelDirectory;
+  readonly log: FlowLog;
+  /** Any number: the identification of the first packet that is cut here (RFC 7739). */
+  readonly firstId: number;
+}
 
 /**
  * The way out of a packet whose flow is decided. In this order: does it fit, can the tunnel take it as it is, else what
  * has to be done to it.
  *
  * ```
- *  fits ─┬─ ordinary ──────────────────────────────────────────────► send
+ *  fits ─┬─ ordinary ──── TCP from a tunnel into a device ─ join with its like until the batch ends ─► send
+ *        │              └ else ────────────────────────────────────► send
  *        ├─ partial checksum ── tunnel completes it ────────────────► send
  *        │                    └ else complete it ──────────────────► send
  *        └─ super-packet ────── tunnel cuts it ────────────────────► send
@@ -27,21 +40,27 @@ import { type FragmentCut, fragmentCount6, writeFragment6 } from './fragment6.ts
  * A super-packet is judged by its segments. Which packets may be cut: IPv4 without DF; whatever starts here; and IPv6
  * that came in fragments.
  */
-export class Transmitter {
+export class Transmitter implements CoalescerSink {
   readonly #worker: Worker;
   readonly #view: DataView;
   readonly #answers: Answers;
+  readonly #tunnels: TunnelDirectory;
+  readonly #log: FlowLog;
+  readonly #coalescer: Coalescer;
   /** A datagram of a super-packet, while that is fragmented. */
   readonly #part = new ParsedPacket();
   readonly #cut: FragmentCut = { index: 0, mtu: 0, id: 0 };
-  /** Identification of the next packet that is cut here. Starts anywhere (RFC 7739). */
+  /** Identification of the next packet that is cut here. */
   #nextId: number;
 
-  constructor(worker: Worker, answers: Answers, firstId: number) {
+  constructor(worker: Worker, parts: TransmitterParts) {
     this.#worker = worker;
     this.#view = worker.io.arena.view;
-    this.#answers = answers;
-    this.#nextId = firstId | 0;
+    this.#answers = parts.answers;
+    this.#tunnels = parts.tunnels;
+    this.#log = parts.log;
+    this.#nextId = parts.firstId | 0;
+    this.#coalescer = new Coalescer(this.#view, this);
   }
 
   /**
@@ -55,7 +74,13 @@ export class Transmitter {
     const view = this.#view;
     const { offset, totalLength } = packet;
     const isOrdinary = view.getUint16(offset - 10) === 0;
-    if (isOrdinary && totalLength <= out.mtu) return this.#hand(out, offset, totalLength);
+    if (isOrdinary && totalLength <= out.mtu) {
+      if (!out.offload || from === null || from.offload || packet.protocol !== IpProtocol.Tcp) {
+        return this.#hand(out, offset, totalLength);
+      }
+      if (this.#coalescer.push(packet, out.index)) this.#worker.packets.release(offset);
+      return DropReason.None;
+    }
     const type = gsoType(view, offset);
     const headers = packet.payloadOffset - offset;
     const longest = type === GsoType.None ? totalLength : headers + gsoSize(view, offset);
@@ -65,6 +90,19 @@ export class Transmitter {
     if (type !== GsoType.None) return this.#sendSegments(out, packet, gsoSize(view, offset));
     finishChecksum(view, offset, totalLength);
     return this.#hand(out, offset, totalLength);
+  }
+
+  /** After the last packet of a batch: what was joined goes out. */
+  flush(): void {
+    this.#coalescer.flush();
+  }
+
+  /** A packet, or several joined, for the device with index `tag`. */
+  onPacket(offset: number, length: number, tag: number): void {
+    const out = this.#tunnels.get(tag);
+    if (out === null) this.#worker.packets.release(offset);
+    const reason = out === null ? DropReason.TunnelClosed : this.#hand(out, offset, length);
+    if (reason !== DropReason.None) this.#log.count(reason);
   }
 
   #hand(out: IpTunnel, offset: number, length: number): DropReason {
