@@ -14,7 +14,7 @@ import { Networks } from '#proxy/flow/networks.ts';
 import type { WayOut, WaysOut } from '#proxy/flow/packet-upgrade.ts';
 import { FlowPipeline } from '#proxy/flow/pipeline.ts';
 import { Routes } from '#proxy/flow/routes.ts';
-import type { InboundStream, IpTunnel, StreamHandler, Worker } from '#proxy/proxy-contract.ts';
+import type { InboundStream, IpTunnel, Limits, StreamHandler, Worker } from '#proxy/proxy-contract.ts';
 import type { Admitted } from '#proxy/tunnel/admission.ts';
 import { DeviceTunnel } from '#proxy/tunnel/device-tunnel.ts';
 import { openTestHost, type TestHost, until } from '#proxy/tunnel/test-host.ts';
@@ -76,6 +76,7 @@ export interface StackWorld {
 
 /** How the world is made. */
 export interface StackWorldOptions {
+  readonly limits?: Partial<Limits>;
   readonly namespace?: NamespaceOptions;
   readonly device?: PacketDeviceOptions;
 }
@@ -90,6 +91,7 @@ export async function openStackWorld(options: StackWorldOptions = {}): Promise<S
   let pipeline: FlowPipeline | null = null;
   const host = openTestHost({
     slots: 1024,
+    ...(options.limits === undefined ? {} : { limits: options.limits }),
     networkOf: (account, vnet) => networks.intern(account, vnet),
     onRecord: (record) => records.push(record),
     sink: (worker) => {
@@ -247,6 +249,16 @@ socket.on('end', () => console.log(up.digest('hex'), head.toString(), count, dow
 let left = ${BULK_BYTES >> 16};
 const more = () => { while (left > 0) { const data = Buffer.alloc(65536, left--); up.update(data); if (!socket.write(data)) { socket.once('drain', more); return; } } socket.end(); };
 socket.on('connect', more);`;
+
+/** The same server as `startServer` has, as a program: on PORT of every address. */
+export const SERVER_PROGRAM = `
+const { createServer } = require('node:net'); const { createHash } = require('node:crypto');
+const chunk = Buffer.alloc(1 << 16, 'the quick brown fox jumps over the lazy dog, ');
+createServer({ allowHalfOpen: true }, (socket) => {
+  const hash = createHash('sha256'); let sent = 0; socket.on('error', () => {}); socket.on('data', (data) => hash.update(data));
+  const more = () => { while (sent < ${BULK_BYTES}) { sent += chunk.length; if (!socket.write(chunk)) { socket.once('drain', more); return; } } socket.end(); };
+  socket.on('end', () => { socket.write(hash.digest('hex')); more(); });
+}).listen(8080, '::', () => console.log('ready'));`;
 
 /** What the client program found. */
 export interface BulkResult {

@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { closeSync, openSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { test, type TestContext } from 'node:test';
 
-import { namespaceSupport } from '#io/namespace.ts';
+import { CloseReason } from '#contract/record.ts';
+import { Errno } from '#io/io.ts';
+import { namespaceSupport, openPrivateNamespace, type PrivateNamespace } from '#io/namespace.ts';
+import { RouteSocket } from '#io/netlink.ts';
+import { Counter } from '#proxy/stats.ts';
 import { until } from '#proxy/tunnel/test-host.ts';
 
 import {
@@ -9,7 +16,10 @@ import {
   BULK_BYTES,
   DOWN_DIGEST,
   openStackWorld,
+  resetSocket,
   runBulk,
+  runNode,
+  serveNode,
   startServer,
   type StackWorld,
   type StackWorldOptions,
@@ -17,6 +27,7 @@ import {
 
 const support = await namespaceSupport();
 const skip = support.device === 'none' ? support.message : false;
+const lacksThread = support.mode === 'thread' ? false : 'needs root to connect two namespaces';
 const options = { skip, timeout: 60_000 };
 
 async function start(t: TestContext, with_: StackWorldOptions = {}): Promise<StackWorld> {
@@ -48,4 +59,204 @@ for (const address of ['203.0.113.9', '2001:db8::9']) {
       },
     );
   }
+}
+
+test('two networks with the same addresses do not meet in the stack', options, async (t) => {
+  const world = await start(t);
+  const server = (name: string) => answeringServer(world, name);
+  const ports = new Map([
+    ['prod', await server('prod')],
+    ['staging', await server('staging')],
+  ]);
+  world.handler.take = (stream) => {
+    world.handler.port = ports.get(stream.context.vnet) as number;
+    return false;
+  };
+  const clients = [await addClient(world, { vnet: 'prod' }), await addClient(world, { vnet: 'staging' })];
+  const ask = `
+    const net = require('node:net'); let left = 40; const seen = {};
+    const next = (port) => { const socket = net.connect({ host: '10.10.0.10', port: 80, localPort: port }); let text = '';
+      socket.on('data', (data) => { text += data; }); socket.on('error', (error) => { text += error.code; });
+      socket.on('close', () => { seen[text] = (seen[text] ?? 0) + 1; if (--left === 0) console.log(JSON.stringify(seen)); }); };
+    for (let port = 20000; port < 20040; port++) next(port);`;
+  const [first, second] = await Promise.all(clients.map(({ namespace }) => runNode(namespace, ask)));
+  assert.deepEqual(JSON.parse(first as string), { prod: 40 });
+  assert.deepEqual(JSON.parse(second as string), { staging: 40 });
+});
+
+/** A server that says `text` to everybody and ends. */
+async function answeringServer(world: StackWorld, text: string): Promise<number> {
+  const server = createServer((socket) => {
+    socket.on('error', () => {});
+    socket.end(text);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  world.host.defer(async () => {
+    server.close();
+    await once(server, 'close');
+  });
+  return (server.address() as AddressInfo).port;
+}
+
+test('a thousand flows at once keep their data apart', options, async (t) => {
+  const world = await start(t);
+  const echo = createServer((socket) => socket.on('error', () => {}).pipe(socket));
+  echo.listen(0, '127.0.0.1', 2048);
+  await once(echo, 'listening');
+  world.handler.port = (echo.address() as AddressInfo).port;
+  const { namespace } = await addClient(world);
+  const program = `
+    const net = require('node:net'); const count = 1000; let open = 0, right = 0, closed = 0; const sockets = [];
+    for (let i = 0; i < count; i++) {
+      const address = i % 2 === 0 ? '10.10.' + (i >> 8) + '.' + (i & 255 || 1) : 'fd00:1::' + (i + 1).toString(16);
+      const text = ('flow ' + i + ' ').repeat(500); let back = '';
+      const socket = net.connect(80, address, () => { if (++open === count) for (const [other, words] of sockets) other.end(words); });
+      sockets.push([socket, text]);
+      socket.on('data', (data) => { back += data; }); socket.on('error', (error) => console.log(error.code));
+      socket.on('close', () => { if (back === text) right++; if (++closed === count) console.log(open, right); });
+    }`;
+  assert.equal(await runNode(namespace, program), '1000 1000');
+  await until('all relays ended', () => world.handler.ended === 1000);
+  echo.close();
+  assert.equal(world.handler.streams.length, 1000);
+  assert.equal(new Set(world.handler.streams.map(({ flow }) => flow)).size, 1000);
+});
+
+test('a stream that is reset resets the client, and one that is closed ends it', options, async (t) => {
+  const world = await start(t);
+  const { namespace } = await addClient(world);
+  const ask = `
+    const socket = require('node:net').connect(80, '10.10.0.10'); socket.on('error', (error) => console.log(error.code));
+    socket.on('end', () => console.log('end')); socket.on('connect', () => socket.write('x'));`;
+  world.handler.take = ({ fd }) => {
+    resetSocket(world.host.worker, fd);
+    return true;
+  };
+  assert.equal(await runNode(namespace, ask), 'ECONNRESET');
+  world.handler.take = ({ fd }) => {
+    world.host.io.shutdownWrite(fd);
+    world.host.defer(() => world.host.io.close(fd));
+    return true;
+  };
+  assert.equal(await runNode(namespace, ask), 'end');
+});
+
+test(
+  'a flow that ends before its socket resets the socket, whether it is idle or not',
+  options,
+  async (t) => {
+    const world = await start(t);
+    await startServer(world);
+    const { namespace, tunnel } = await addClient(world);
+    const idle = `
+    const socket = require('node:net').connect(80, '10.10.0.10', () => console.log('ready'));
+    socket.on('error', () => {}); setInterval(() => {}, 1000);`;
+    await serveNode(world, namespace, idle);
+    await until('the stream is there', () => world.handler.streams.length === 1);
+    const flow = liveFlow(world);
+    world.pipeline.endFlow(flow, CloseReason.RouteRemoved);
+    await until('the relay ended', () => world.handler.ended === 1);
+    assert.deepEqual(world.handler.errors, [Errno.ECONNRESET]);
+
+    const busy = `
+    const socket = require('node:net').connect(80, '10.10.0.10', () => console.log('ready'));
+    socket.on('error', () => {}); const more = () => socket.write(Buffer.alloc(65536)) ? setImmediate(more) : socket.once('drain', more); more();`;
+    await serveNode(world, namespace, busy);
+    await until('the second stream is there', () => world.handler.streams.length === 2);
+    tunnel.close();
+    await until('the second relay ended', () => world.handler.ended === 2);
+    assert.equal(world.handler.errors.length, 2);
+    assert.equal(world.stack.flows, 0);
+    assert.equal(world.pipeline.table.count, 0);
+  },
+);
+
+function liveFlow(world: StackWorld): number {
+  for (let flow = 0; ; flow++) if (world.pipeline.table.isLive(flow)) return flow;
+}
+
+test('a segment of a connection that nobody knows is answered with a reset', options, async (t) => {
+  const world = await start(t);
+  await startServer(world);
+  const { namespace } = await addClient(world);
+  const ask = `
+    const socket = require('node:net').connect(80, '10.10.0.10', () => console.log('ready'));
+    socket.on('error', (error) => { console.log(error.code); process.exit(0); }); setInterval(() => socket.write('x'), 20);`;
+  const outcome = runNode(namespace, ask);
+  await until('the stream is there', () => world.handler.streams.length === 1);
+  world.pipeline.endFlow(liveFlow(world), CloseReason.RouteRemoved);
+  const lines = (await outcome).split('\n');
+  assert.equal(lines[0], 'ready');
+  assert.match(lines[1] ?? '', /ECONNRESET|EPIPE/);
+});
+
+test('it works without privilege, and where there is no TUN', options, async (t) => {
+  const world = await start(t, { namespace: { mode: 'helper' }, device: { kind: 'packet-socket' } });
+  await startServer(world);
+  const { namespace } = await addClient(world, { kind: 'packet-socket' });
+  for (const address of ['203.0.113.9', '2001:db8::9']) {
+    const result = await runBulk(namespace, address, 8080);
+    assert.equal(result.received, result.sent, result.line);
+    assert.equal(result.downDigest, DOWN_DIGEST);
+  }
+});
+
+test('a narrow link behind the client is found by its ICMP errors', {
+  ...options,
+  skip: skip || lacksThread,
+}, async (t) => {
+  const world = await start(t);
+  await startServer(world);
+  const { namespace: router } = await addClient(world);
+  const behind = await openPrivateNamespace();
+  world.namespaces.push(behind);
+  await connectNarrowly(router, behind);
+  for (const address of ['203.0.113.9', '2001:db8::9']) {
+    const errors = world.host.worker.stats.counters[Counter.IcmpErrorsTranslated] as number;
+    const result = await runBulk(behind, address, 8080);
+    assert.equal(result.received, result.sent, result.line);
+    assert.equal(result.downDigest, DOWN_DIGEST);
+    assert.ok((world.host.worker.stats.counters[Counter.IcmpErrorsTranslated] as number) > errors);
+  }
+});
+
+/**
+ * Behind the client's namespace, another one over a link that is narrower towards it than either end knows.
+ *
+ * ```
+ *   stack … tun0 (1500) router veth (1300) ──► (1500) behind
+ * ```
+ */
+async function connectNarrowly(router: PrivateNamespace, behind: PrivateNamespace): Promise<void> {
+  const peerNamespaceFd = openSync(behind.path, 'r');
+  router.run(() => {
+    const route = new RouteSocket();
+    route.createVeth({ name: 'down', peerName: 'up', mtu: 1500, peerNamespaceFd });
+    route.changeLink(route.linkIndex('down'), { mtu: 1300, up: true });
+    route.close();
+  });
+  closeSync(peerNamespaceFd);
+  behind.run(() => {
+    const route = new RouteSocket();
+    route.changeLink(route.linkIndex('up'), { up: true });
+    route.close();
+  });
+  await router.configure({
+    sysctls: { 'net.ipv4.ip_forward': 1, 'net.ipv6.conf.all.forwarding': 1 },
+    addresses: [
+      { device: 'down', address: '10.0.7.1/24' },
+      { device: 'down', address: 'fd00:7::1/64' },
+    ],
+  });
+  await behind.configure({
+    addresses: [
+      { device: 'up', address: '10.0.7.2/24' },
+      { device: 'up', address: 'fd00:7::2/64' },
+    ],
+    routes: [
+      { destination: '0.0.0.0/0', device: 'up', gateway: '10.0.7.1' },
+      { destination: '::/0', device: 'up', gateway: 'fd00:7::1' },
+    ],
+  });
 }
