@@ -1,3 +1,4 @@
+// tidy: allow banned: the manifest is part of the program, as constant as its code.
 import { readFileSync } from 'node:fs';
 
 let version: string | null = null;

@@ -23,6 +23,7 @@ import { SeqpacketListener } from './tunnel/seqpacket-listener.ts';
 import { SeqpacketTunnel } from './tunnel/seqpacket-tunnel.ts';
 import type { TunnelHost } from './tunnel/tunnel-host.ts';
 import { TunnelRegistry } from './tunnel/tunnel-registry.ts';
+import { EchoUpgrade } from './upgrade/echo.ts';
 import { SessionUpgrade } from './upgrade/session.ts';
 import { Stack } from './upgrade/stack.ts';
 import { StackConnector } from './upgrade/stack-connect.ts';
@@ -97,7 +98,7 @@ export class IpPlane {
     this.pipeline.attachUpgrades({
       tcp: this.#stack,
       udp: new SessionUpgrade(worker, this.pipeline, this.#streams.sessions),
-      icmp: null,
+      icmp: new EchoUpgrade(worker, { host: this.pipeline }),
     });
     for (const offRamp of config.offRamps) await this.#openOffRamp(offRamp);
     for (const onRamp of config.onRamps) await this.#openOnRamp(onRamp);
@@ -299,9 +300,11 @@ function sourceFor(plan: DialPlan, length: number): string {
   const text = plan.source?.address ?? '';
   const source = parseIp(text);
   if (source === null || source.length !== length) {
+    const family = length === 4 ? 'IPv4' : 'IPv6';
     throw new RampartError(
       'RAMP_CONNECT',
-      `${plan.via} carries packets and the client has no ${length === 4 ? 'IPv4' : 'IPv6'} address in this network; name a source in the egress hook`,
+      `${plan.via} carries packets, and the client has no ${family} address in this network; name a source in ` +
+        'the egress hook',
       { side: 'upstream' },
     );
   }

@@ -64,7 +64,8 @@ export async function startProxy(config: Config, options: ProxyOptions): Promise
   const io = openEngine({
     arenaBytes:
       limits.packetSlots * PACKET_SLOT_BYTES + limits.streamSlots * STREAM_SLOT_BYTES + ARENA_SPARE_BYTES,
-    ...(config.io === 'auto' ? {} : { kind: config.io }),
+    // The environment has the last word: it is what a person at the machine sets.
+    ...(config.io === 'auto' || (process.env.RAMPART_IO ?? '') !== '' ? {} : { kind: config.io }),
     log: (line) => log.info(line),
   });
   let running: Node | null = null;
@@ -141,6 +142,7 @@ class Node extends AgentView implements RunningProxy {
     this.#stopped = true;
     this.draining = true;
     const { worker } = this.#assembly;
+    await this.#streams?.drain(DRAIN_MS);
     this.#streams?.close();
     await this.#ip?.close();
     // What was closed completes in the turns that follow; then nothing refers to the engine's memory.
@@ -149,6 +151,9 @@ class Node extends AgentView implements RunningProxy {
     worker.io.stop();
   }
 }
+
+/** How long streams and requests under way may take to end by themselves. */
+const DRAIN_MS = 5000;
 
 /** How long completions of what was closed may take at the end. */
 const SETTLE_MS = 500;

@@ -111,6 +111,16 @@ export class StreamPlane {
     ];
   }
 
+  /** Takes nothing new, and waits until what is under way has ended by itself, at most `graceMs`. */
+  async drain(graceMs: number): Promise<void> {
+    for (const listener of this.#tcp) listener.close();
+    this.http.drain();
+    const until = performance.now() + graceMs;
+    while (this.http.count + this.dispatcher.count > 0 && performance.now() < until) {
+      await new Promise((resolve) => setTimeout(resolve, DRAIN_POLL_MS));
+    }
+  }
+
   /** Ends everything. */
   close(): void {
     for (const listener of [...this.#tcp, ...this.#udp]) listener.close();
@@ -144,6 +154,9 @@ export class StreamPlane {
     }
   }
 }
+
+/** How often a drain looks whether it is over. */
+const DRAIN_POLL_MS = 10;
 
 const UNSPECIFIED = new Uint8Array(16);
 

@@ -1,3 +1,4 @@
+import type { IpPrefix } from '#base/ip.ts';
 import type { Config } from '#config/config.ts';
 import type { OffRampConfig } from '#config/off-ramps.ts';
 
@@ -6,7 +7,9 @@ import type { WayOut, WaysOut } from './flow/packet-upgrade.ts';
 import { isInPrefixes } from './flow/sources.ts';
 import type { IpTunnel, NetworkId } from './proxy-contract.ts';
 
-/** Makes the tunnel of an off-ramp that has one per network, when its first flow comes; null when it cannot. */
+/**
+ * Makes the tunnel of an off-ramp that has one per network, when its first flow comes; null when it cannot.
+ */
 export type TunnelFactory = (network: NetworkId) => IpTunnel | null;
 
 const UPGRADE: WayOut = Object.freeze({ kind: 'upgrade' });
@@ -109,9 +112,30 @@ export class OffRampTable implements WaysOut {
     const offRamp = this.#kinds.get(via);
     if (offRamp?.type !== 'on-ramp') return null;
     const { view, offset, tuple } = destination;
+    let best: IpTunnel | null = null;
+    let bestLength = -1;
     for (const tunnel of this.#back.get(offRamp.onRamp)?.get(network) ?? []) {
-      if (isInPrefixes(tunnel.context.sources, view, offset, tuple.version)) return { kind: 'tunnel', tunnel };
+      const length = longestMatch(tunnel.context.sources, view, { offset, version: tuple.version });
+      if (length <= bestLength) continue;
+      best = tunnel;
+      bestLength = length;
     }
+    if (best !== null) return { kind: 'tunnel', tunnel: best };
     return null;
   }
+}
+
+/** Length of the longest of the prefixes that holds the address at `offset`; −1 when none does. */
+function longestMatch(
+  prefixes: readonly IpPrefix[],
+  view: DataView,
+  address: { readonly offset: number; readonly version: number },
+): number {
+  let longest = -1;
+  for (const prefix of prefixes) {
+    if (prefix.length > longest && isInPrefixes([prefix], view, address.offset, address.version)) {
+      longest = prefix.length;
+    }
+  }
+  return longest;
 }
