@@ -1,7 +1,7 @@
 import { assert } from '#base/assert.ts';
 import { DropReason } from '#base/drop-reason.ts';
 import { formatIp } from '#base/ip.ts';
-import { connectEchoSocket, type EchoSocketKind, openEchoSocket } from '#io/echo-socket.ts';
+import { connectEchoSocket, type EchoSocket, type EchoSocketKind, openEchoSocket } from '#io/echo-socket.ts';
 import { Errno, type Fd } from '#io/io.ts';
 import { readAddress } from '#packet/address.ts';
 import { IcmpError, PacketEndpoints, writeIcmpError, writeIpHeader } from '#packet/build.ts';
@@ -30,12 +30,22 @@ export class EchoUpgrade implements PacketUpgrade {
   readonly #host: FlowHost;
   readonly #flows: (EchoFlow | null)[] = [];
   readonly #free: number[] = [];
+  readonly #open: typeof openEchoSocket;
   #identifier: number;
 
   /** `firstIdentifier` is random, so that two processes of one host rarely take each other's replies. */
-  constructor(worker: Worker, options: { readonly host: FlowHost; readonly firstIdentifier?: number }) {
+  constructor(
+    worker: Worker,
+    options: {
+      readonly host: FlowHost;
+      readonly firstIdentifier?: number;
+      /** Opens a socket; default is this host's. Negative errno when none is permitted. */
+      readonly open?: typeof openEchoSocket;
+    },
+  ) {
     this.#worker = worker;
     this.#host = options.host;
+    this.#open = options.open ?? openEchoSocket;
     this.#identifier = options.firstIdentifier ?? Math.floor(Math.random() * IDENTIFIERS);
   }
 
@@ -47,7 +57,11 @@ export class EchoUpgrade implements PacketUpgrade {
   open(flow: FlowIndex): number {
     if (this.flows >= ECHO_FLOWS_MAX) return -DropReason.NatFull;
     this.#identifier = (this.#identifier % IDENTIFIERS) + 1;
-    const echo = new EchoFlow(this.#worker, this.#host, { flow, identifier: this.#identifier });
+    const echo = new EchoFlow(this.#worker, this.#host, {
+      flow,
+      identifier: this.#identifier,
+      socket: this.#open(this.#host.table.version(flow) === 4 ? 4 : 6),
+    });
     const handle = this.#free.pop() ?? this.#flows.length;
     this.#flows[handle] = echo;
     return handle;
@@ -97,7 +111,11 @@ class EchoFlow implements ReadOwner {
   /** How requests are answered when there is no socket. */
   readonly #refusal: IcmpError;
 
-  constructor(worker: Worker, host: FlowHost, options: { flow: FlowIndex; identifier: number }) {
+  constructor(
+    worker: Worker,
+    host: FlowHost,
+    options: { flow: FlowIndex; identifier: number; socket: EchoSocket | number },
+  ) {
     this.flow = options.flow;
     this.#worker = worker;
     this.#host = host;
@@ -105,7 +123,7 @@ class EchoFlow implements ReadOwner {
     this.#identifier = options.identifier;
     this.#version = host.table.version(options.flow) === 4 ? 4 : 6;
     this.#loop = new ReadLoop(worker.io, this);
-    const socket = openEchoSocket(this.#version);
+    const { socket } = options;
     if (typeof socket === 'number') {
       this.#fd = -1;
       this.#kind = 'raw';
