@@ -4,8 +4,8 @@ import { AccountShares } from './account-shares.ts';
 import type { AccountId } from './networks.ts';
 
 /**
- * The flows of each account in a ring, with a hand at which the next eviction begins to look: new flows come behind all
- * others, so the hand meets the oldest first. And who has the most flows.
+ * The flows of each account in a ring, with a hand at which the next eviction begins to look: new flows come
+ * behind all others, so the hand meets the oldest first. And who has the most flows.
  */
 export class AccountRings {
   readonly shares: AccountShares;

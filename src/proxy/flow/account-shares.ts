@@ -5,8 +5,9 @@ import type { AccountId } from './networks.ts';
 const NONE = 0;
 
 /**
- * How many flows each account has, and always who has the most: every step is a few array writes. Accounts with
- * equal counts are linked into one list per count; since counts change by one, the greatest count does too.
+ * How many flows each account has, and always who has the most: every step is a few array writes. Accounts
+ * with equal counts are linked into one list per count; since counts change by one, the greatest count does
+ * too.
  */
 export class AccountShares {
   #counts = new Int32Array(64);

@@ -36,7 +36,9 @@ export class Answers {
     this.#reporters = reporters;
   }
 
-  /** A TCP reset to the sender of a segment. The packet stays the caller's. @returns true when it was sent. */
+  /**
+   * A TCP reset to the sender of a segment. The packet stays the caller's. @returns true when it was sent.
+   */
   reset(tunnel: IpTunnel, packet: ParsedPacket): boolean {
     const to = this.#slot(tunnel);
     if (to < 0) return false;

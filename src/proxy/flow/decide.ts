@@ -70,7 +70,9 @@ export class Decider {
     this.#hooks = parts.hooks;
   }
 
-  /** Decides about the flow that `packet` opens. The decision is this object's; read it before the next call. */
+  /**
+   * Decides about the flow that `packet` opens. The decision is this object's; read it before the next call.
+   */
   decide(tunnel: IpTunnel, packet: ParsedPacket): Decision {
     const route = this.#routes.find(tunnel.network, tunnel.context.onRamp, this.#view, packet);
     this.#decision.route = route?.number ?? 0;

@@ -1,11 +1,13 @@
 import { assert } from '#base/assert.ts';
 
 /**
- * The index of the flow table: open addressing with linear probing over pairs (hash, flow + 1), at most half full. A hash
- * stands beside its entry, so a probe touches a flow's own memory only when all 32 bits agree. Removal moves later entries
- * of the run back, so there are no tombstones and lookups do not get slower with age.
+ * The index of the flow table: open addressing with linear probing over pairs (hash, flow + 1), at most half
+ * full. A hash stands beside its entry, so a probe touches a flow's own memory only when all 32 bits agree.
+ * Removal moves later entries of the run back, so there are no tombstones and lookups do not get slower with
+ * age.
  *
- * The lookup loops are in `FlowTable`, which compares keys; they read `pairs` from `hash & mask` on until an entry is 0.
+ * The lookup loops are in `FlowTable`, which compares keys; they read `pairs` from `hash & mask` on until an
+ * entry is 0.
  */
 export class FlowBuckets {
   readonly pairs: Int32Array;

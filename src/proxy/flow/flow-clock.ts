@@ -22,7 +22,10 @@ export interface FlowClockParts {
   readonly sink: ExpirySink;
 }
 
-/** Forgets silent flows and incomplete packets. It ticks only while there are any: an idle process has no timer. */
+/**
+ * Forgets silent flows and incomplete packets. It ticks only while there are any: an idle process has no
+ * timer.
+ */
 export class FlowClock implements Completion {
   readonly #worker: Worker;
   readonly #parts: FlowClockParts;

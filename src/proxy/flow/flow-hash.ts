@@ -1,13 +1,16 @@
 /**
- * The hash that the flow table is indexed by. Whoever sends packets chooses the keys, so the hash is keyed with 64
- * random bits and is a pseudo-random function (the HalfSipHash design: words of 32 bits, one round per word, three
- * at the end): without the key nobody can find tuples that fall into one bucket.
+ * The hash that the flow table is indexed by. Whoever sends packets chooses the keys, so the hash is keyed
+ * with 64 random bits and is a pseudo-random function (the HalfSipHash design: words of 32 bits, one round
+ * per word, three at the end): without the key nobody can find tuples that fall into one bucket.
  *
- * It is symmetric: both directions of a flow have the same hash, so a flow has one entry in the table. Endpoints are
- * put in order first, the smaller (address, port) leads. All numbers are signed 32-bit, which V8 keeps unboxed.
+ * It is symmetric: both directions of a flow have the same hash, so a flow has one entry in the table.
+ * Endpoints are put in order first, the smaller (address, port) leads. All numbers are signed 32-bit, which
+ * V8 keeps unboxed.
  */
 
-/** Keyed state and the four words of SipHash's state. One instance per table; a call leaves nothing behind. */
+/**
+ * Keyed state and the four words of SipHash's state. One instance per table; a call leaves nothing behind.
+ */
 export class FlowHash {
   readonly #key0: number;
   readonly #key1: number;
@@ -19,8 +22,8 @@ export class FlowHash {
   }
 
   /**
-   * Hash of an IPv4 key. `ports` is source port × 65536 + destination port as a signed number. `tag` is network × 256
-   * + protocol.
+   * Hash of an IPv4 key. `ports` is source port × 65536 + destination port as a signed number. `tag` is
+   * network × 256 + protocol.
    */
   hash4(tag: number, source: number, destination: number, ports: number): number {
     const swapped = source === destination ? ports >>> 16 > (ports & 0xffff) : source > destination;

@@ -10,8 +10,8 @@ import { FlowAction, type FlowIndex, type FlowTable } from './flow-table.ts';
 import type { FlowPlan } from './packet-upgrade.ts';
 
 /**
- * Counts what is dropped and, while somebody watches, tells of it and of decisions. Every drop of the pipeline goes
- * through here exactly once. Slots are the caller's.
+ * Counts what is dropped and, while somebody watches, tells of it and of decisions. Every drop of the
+ * pipeline goes through here exactly once. Slots are the caller's.
  */
 export class FlowLog {
   readonly #worker: Worker;

@@ -157,5 +157,6 @@ export function formatTuple(
     return tuple.version === 6 ? `[${address}]:${port}` : `${address}:${port}`;
   };
   const source = end(tuple.addressOffset, tuple.sourcePort);
-  return `${source} > ${end(tuple.addressOffset + length, tuple.destinationPort)} ${flowProtocol(tuple.protocol)}`;
+  const destination = end(tuple.addressOffset + length, tuple.destinationPort);
+  return `${source} > ${destination} ${flowProtocol(tuple.protocol)}`;
 }

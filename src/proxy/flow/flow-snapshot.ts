@@ -1,7 +1,8 @@
 /**
- * All flows of a worker in a form that another process can take over: JSON and bytes. Descriptors and what upgrades keep
- * are not in it. In the new process, in this order: `Networks.adopt`, `Routes.adopt`, `Routes.replace`, the tunnels with
- * the indexes that they had, the upgrades, `FlowPipeline.restore`, and then packets.
+ * All flows of a worker in a form that another process can take over: JSON and bytes. Descriptors and what
+ * upgrades keep are not in it. In the new process, in this order: `Networks.adopt`, `Routes.adopt`,
+ * `Routes.replace`, the tunnels with the indexes that they had, the upgrades, `FlowPipeline.restore`, and
+ * then packets.
  */
 import { formatPrefix, type IpPrefix, parsePrefix } from '#base/ip.ts';
 import { RampartError } from '#base/error.ts';

@@ -26,7 +26,10 @@ export function checkStart(view: DataView, tunnel: IpTunnel, packet: ParsedPacke
   return icmpKind(packet) === IcmpKind.EchoReply ? DropReason.IcmpUnrelated : DropReason.None;
 }
 
-/** Why an ICMP message that is neither echo nor error is dropped: discovery is for the link, the rest is not carried. */
+/**
+ * Why an ICMP message that is neither echo nor error is dropped: discovery is for the link, the rest is not
+ * carried.
+ */
 export function unsupportedIcmpReason(view: DataView, packet: ParsedPacket): DropReason {
   const isLink =
     checkSource(view, packet) === DropReason.LinkScope ||

@@ -224,7 +224,7 @@ test('an account below its fair share never loses a flow, whatever the others do
   assert.equal(table.countOf(1), 10);
 });
 
-test('an account at its limit trades its own idle flow for a new one, and is refused while all are active', () => {
+test('an account at its limit trades an idle flow for a new one, and is refused while all are active', () => {
   const table = new FlowTable<string>({ ...LIMITS, flowsPerAccountMax: 4 }, [13, 14]);
   for (let i = 0; i < 4; i++) open(table, { now: 5000 }, { ...UDP, sourcePort: 1 + i });
   const other = open(table, { account: 2, network: 2 }, { ...UDP, network: 2 });

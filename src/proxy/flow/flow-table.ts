@@ -65,19 +65,23 @@ export const FLOWS_MAX = 1 << 24;
 /** Most networks: the number shares a word with protocol and version. */
 export const NETWORKS_MAX = 1 << 22;
 
-/** An active flow is not evicted in favour of a new one of its own account: a scan must not cut its neighbours. */
+/**
+ * An active flow is not evicted in favour of a new one of its own account: a scan must not cut its
+ * neighbours.
+ */
 export const EVICTION_IDLE_MS_MIN = 1000;
 
 /** Flows that one eviction looks at: more finds an idler victim, and costs more. */
 const EVICTION_SAMPLE = 16;
 
 /**
- * A refusal is remembered this long, from its first packet: retries of one attempt cost no hook, and a changed policy is
- * felt soon.
+ * A refusal is remembered this long, from its first packet: retries of one attempt cost no hook, and a
+ * changed policy is felt soon.
  */
 export const REFUSAL_MS = 3000;
 
-// The record of a flow: eight words, half a cache line, all that a packet of a known flow reads but its counters.
+// The record of a flow: eight words, half a cache line, all that a packet of a known flow reads but its
+// counters.
 const RECORD = 8;
 /** Network, version and protocol: `tagOf`. 0 marks a free slot. */
 const TAG = 0;
@@ -100,13 +104,14 @@ const V6_BIT = 0x100;
 const KEY6 = 8;
 
 /**
- * The live flows of one worker. One slot number names a flow in a handful of typed arrays; no object exists per flow but
- * what the owner puts into `cold`, which may be shared.
+ * The live flows of one worker. One slot number names a flow in a handful of typed arrays; no object exists
+ * per flow but what the owner puts into `cold`, which may be shared.
  *
- * A flow has one entry in an open-addressing hash: the hash is symmetric, and comparing tells the direction. Keys contain
- * the network, so a packet of one network cannot find another's flow. All arrays are reserved at their full size: the kernel
- * gives memory when a page is first touched, so nothing is ever copied or rehashed and no packet waits for growth.
- * Removal shifts later entries of the probe run back, so there are no tombstones and lookups do not get slower with age.
+ * A flow has one entry in an open-addressing hash: the hash is symmetric, and comparing tells the direction.
+ * Keys contain the network, so a packet of one network cannot find another's flow. All arrays are reserved at
+ * their full size: the kernel gives memory when a page is first touched, so nothing is ever copied or
+ * rehashed and no packet waits for growth. Removal shifts later entries of the probe run back, so there are
+ * no tombstones and lookups do not get slower with age.
  *
  * @typeParam Cold what the owner keeps beside a flow.
  */
@@ -169,7 +174,7 @@ export class FlowTable<Cold> {
     return this.#rings.shares.count(account);
   }
 
-  // --- the hot path -------------------------------------------------------------------------------------------------
+  // --- the hot path ----------------------------------------------------------------------------------------
 
   /** The flow of a packet as `flow × 2 + direction`, or −1. */
   lookup(network: NetworkId, view: DataView, packet: ParsedPacket): number {
@@ -183,8 +188,8 @@ export class FlowTable<Cold> {
   }
 
   /**
-   * The flow of a tuple that stands in no parsed packet, as an ICMP error's quoted one: addresses (source, then destination)
-   * at `addresses`. Same answer as `lookup`.
+   * The flow of a tuple that stands in no parsed packet, as an ICMP error's quoted one: addresses (source,
+   * then destination) at `addresses`. Same answer as `lookup`.
    */
   lookupTuple(network: NetworkId, view: DataView, tuple: FlowTuple): number {
     const ports = (tuple.sourcePort << 16) | tuple.destinationPort;
@@ -292,14 +297,15 @@ export class FlowTable<Cold> {
     return this.#records[flow * RECORD + HANDLE] as number;
   }
 
-  // --- opening and ending ---------------------------------------------------------------------------------------------
+  // --- opening and ending ----------------------------------------------------------------------------------
 
   /**
-   * Whether one more flow of the account has a place: `HAS_ROOM`; or a flow that has to be removed first, which is the most
-   * idle of a sample; or, negative, the `DropReason` why the new flow is refused.
+   * Whether one more flow of the account has a place: `HAS_ROOM`; or a flow that has to be removed first,
+   * which is the most idle of a sample; or, negative, the `DropReason` why the new flow is refused.
    *
-   * When the table is full, the account with the most flows gives one up: it has at least the average, so an account below its
-   * fair share never loses one. Against flows of its own account a new one wins only over idle ones.
+   * When the table is full, the account with the most flows gives one up: it has at least the average, so an
+   * account below its fair share never loses one. Against flows of its own account a new one wins only over
+   * idle ones.
    */
   room(account: AccountId, now: number): number {
     const own = this.#rings.shares.count(account);
@@ -315,7 +321,10 @@ export class FlowTable<Cold> {
     return this.idleMs(flow, now) >= Math.min(EVICTION_IDLE_MS_MIN, this.timeoutMs(flow)) ? flow : -refusal;
   }
 
-  /** Of the next flows behind the account's hand, the one that has used up most of its time. Moves the hand on. */
+  /**
+   * Of the next flows behind the account's hand, the one that has used up most of its time. Moves the hand
+   * on.
+   */
   #victim(account: AccountId, now: number): FlowIndex {
     let flow = this.#rings.hand(account);
     let best = flow;
@@ -407,7 +416,7 @@ export class FlowTable<Cold> {
     this.#count--;
   }
 
-  // --- what is known of a flow ----------------------------------------------------------------------------------------
+  // --- what is known of a flow -----------------------------------------------------------------------------
 
   /** True when the index names a flow now. */
   isLive(flow: FlowIndex): boolean {
@@ -483,12 +492,12 @@ export class FlowTable<Cold> {
     return flowTimeoutMs(this.#limits, this.protocol(flow), this.tcpState(flow));
   }
 
-  // --- the clock ------------------------------------------------------------------------------------------------------
+  // --- the clock -------------------------------------------------------------------------------------------
 
   /**
-   * Looks at the next `budget` slots and tells `sink` of flows that were silent for too long. A hand goes round over all slots, so
-   * a call costs at most `budget` steps and a flow is found at the latest one round after its time. Cheap and exact
-   * enough for limits of seconds to days, and needs no memory per flow.
+   * Looks at the next `budget` slots and tells `sink` of flows that were silent for too long. A hand goes
+   * round over all slots, so a call costs at most `budget` steps and a flow is found at the latest one round
+   * after its time. Cheap and exact enough for limits of seconds to days, and needs no memory per flow.
    */
   expire(now: number, budget: number, sink: ExpirySink): void {
     const steps = Math.min(budget, this.#slots);
@@ -500,9 +509,12 @@ export class FlowTable<Cold> {
     }
   }
 
-  // --- moving to a new process ----------------------------------------------------------------------------------------
+  // --- moving to a new process -----------------------------------------------------------------------------
 
-  /** All flows. The buffers are views of the live table: use them before the next packet. `cold` is the owner's to move. */
+  /**
+   * All flows. The buffers are views of the live table: use them before the next packet. `cold` is the
+   * owner's to move.
+   */
   snapshot(now: number): FlowTableSnapshot {
     const header = {
       format: 1,
@@ -519,8 +531,8 @@ export class FlowTable<Cold> {
   }
 
   /**
-   * Takes over a snapshot; indexes stay what they were. The table must be new and large enough. `now` is this process's
-   * clock, so that idle times go on. Networks must have been adopted with the numbers they had.
+   * Takes over a snapshot; indexes stay what they were. The table must be new and large enough. `now` is this
+   * process's clock, so that idle times go on. Networks must have been adopted with the numbers they had.
    */
   restore(snapshot: FlowTableSnapshot, now: number): void {
     const { header, buffers } = snapshot;
@@ -573,7 +585,7 @@ export class FlowTable<Cold> {
     ];
   }
 
-  // --- slots, rings, buckets ------------------------------------------------------------------------------------------
+  // --- slots, rings, buckets -------------------------------------------------------------------------------
 
   #takeSlot(): FlowIndex {
     const flow = this.#freeSlot;

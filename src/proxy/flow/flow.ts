@@ -1,6 +1,7 @@
 /**
- * `flow` is the packet pipeline: it knows which network a packet belongs to, which flow, and what was decided for it.
- * Nothing here opens a descriptor: packets come in through `PacketSink` and leave through `IpTunnel.send`.
+ * `flow` is the packet pipeline: it knows which network a packet belongs to, which flow, and what was decided
+ * for it. Nothing here opens a descriptor: packets come in through `PacketSink` and leave through
+ * `IpTunnel.send`.
  *
  * In packet order:
  * - `networks.ts` (account, vnet) as one small integer, which is part of every key

@@ -1,6 +1,6 @@
 /**
- * Cuts an IPv6 packet into fragments (RFC 8200 section 4.5). Routers must not do that to packets of others: it is
- * only for packets that start here, and for those that came as fragments and were put together here.
+ * Cuts an IPv6 packet into fragments (RFC 8200 section 4.5). Routers must not do that to packets of others:
+ * it is only for packets that start here, and for those that came as fragments and were put together here.
  */
 import { assert } from '#base/assert.ts';
 import { copyBytes } from '#packet/copy.ts';
@@ -11,8 +11,8 @@ import { clearVirtioHeader, needsChecksum } from '#packet/virtio-header.ts';
 const HEADERS = 48;
 
 /**
- * Fragments that a whole packet is cut into; 0 when it has extension headers: some of them would have to be repeated
- * in each fragment and some not, and nobody sends such packets.
+ * Fragments that a whole packet is cut into; 0 when it has extension headers: some of them would have to be
+ * repeated in each fragment and some not, and nobody sends such packets.
  */
 export function fragmentCount6(parsed: ParsedPacket, mtu: number): number {
   assert(parsed.version === 6 && mtu > HEADERS + 8);

@@ -1,7 +1,7 @@
 /**
- * ICMP errors of others, brought back to the flow that they are about. An error belongs to the flow of the packet that
- * it quotes, goes the other way, and is believed only when it comes by the tunnel that the quoted packet left by and is
- * addressed to that packet's sender.
+ * ICMP errors of others, brought back to the flow that they are about. An error belongs to the flow of the
+ * packet that it quotes, goes the other way, and is believed only when it comes by the tunnel that the quoted
+ * packet left by and is addressed to that packet's sender.
  */
 import { DropReason } from '#base/drop-reason.ts';
 import { addressesEqual, addressLength, checkSource } from '#packet/address.ts';
@@ -12,8 +12,8 @@ import type { IpTunnel } from '#proxy/proxy-contract.ts';
 import { Direction, type FlowTable } from './flow-table.ts';
 
 /**
- * The flow that an ICMP error is about, as `flow × 2 + direction of the quoted packet`, or −`DropReason`. Fills
- * `quoted`.
+ * The flow that an ICMP error is about, as `flow × 2 + direction of the quoted packet`, or −`DropReason`.
+ * Fills `quoted`.
  */
 export function flowOfError(
   table: FlowTable<unknown>,

@@ -19,7 +19,7 @@ function addressBytes(version: number): Uint8Array {
   return new Uint8Array(view.buffer, 0, version === 4 ? 4 : 16).slice();
 }
 
-test('every index has an address in its prefix, which gives the index back and is not of the other peer', () => {
+test('every index has an address in its prefix, which gives it back and is not of the other peer', () => {
   for (const version of [4, 6]) {
     for (const peer of ['client', 'target'] as const) {
       const text = StackPlan[`${peer}Prefix${version as 4 | 6}`];
@@ -47,7 +47,7 @@ test('an address that is only nearly of the plan has no index', () => {
   assert.equal(readPeerIndex(view, 0, 6, 'client'), 0);
 });
 
-test('indexes lead to their flows until they are released, and a released one rests as long as possible', () => {
+test('indexes lead to their flows until released, and a released one rests as long as possible', () => {
   const nat = new NatTable(8);
   const first = nat.allocate(40);
   assert.equal(nat.flowOf(first), 40);

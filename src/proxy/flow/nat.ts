@@ -4,12 +4,13 @@ import { DropReason } from '#base/drop-reason.ts';
 import type { FlowIndex } from './flow-table.ts';
 
 /**
- * The address plan of the stack's private namespace. No address of a customer is ever seen in there, so two networks with
- * equal addresses cannot meet in the kernel: each flow is known by an index n, which stands in the low bits.
+ * The address plan of the stack's private namespace. No address of a customer is ever seen in there, so two
+ * networks with equal addresses cannot meet in the kernel: each flow is known by an index n, which stands in
+ * the low bits.
  *
  * ```
- *  upgrade:   client 10.n : its port  ──►  192.0.2.1 : listener      the kernel sees a peer of its own for each flow
- *  downgrade: 192.0.2.1 : any port    ──►  11.n : target's port      the kernel sees a target of its own for each flow
+ *  upgrade:   client 10.n : its port  ──►  192.0.2.1 : listener   a kernel peer of its own for each flow
+ *  downgrade: 192.0.2.1 : any port    ──►  11.n : target's port   a kernel target for each flow
  *  IPv6:      fd72:616d:7061:1::n, fd72:616d:7061:2::n, the stack is fd72:616d:7061::1
  * ```
  */
@@ -70,7 +71,10 @@ export function writeStackAddress(view: DataView, offset: number, version: numbe
   view.setInt32(offset + 12, 1);
 }
 
-/** The index in the address at `offset` when it is one of the peer's, else 0. Never throws: packets come from the kernel. */
+/**
+ * The index in the address at `offset` when it is one of the peer's, else 0. Never throws: packets come from
+ * the kernel.
+ */
 export function readPeerIndex(view: DataView, offset: number, version: number, peer: StackPeer): number {
   if (version === 4) {
     const address = view.getInt32(offset);
@@ -95,9 +99,9 @@ export interface NatState {
 }
 
 /**
- * Indexes for the flows that are in the stack, and back. An index that was freed is given out again only after all that
- * were freed before it: the longest time that there can be, so that a new flow does not meet the kernel's TIME-WAIT of
- * an old one. All steps are O(1).
+ * Indexes for the flows that are in the stack, and back. An index that was freed is given out again only
+ * after all that were freed before it: the longest time that there can be, so that a new flow does not meet
+ * the kernel's TIME-WAIT of an old one. All steps are O(1).
  */
 export class NatTable {
   readonly capacity: number;

@@ -1,7 +1,9 @@
 import { assert } from '#base/assert.ts';
 import type { NetworkId } from '#proxy/proxy-contract.ts';
 
-/** An account as the data plane names it: a small positive integer, 0 is never used. For limits and figures. */
+/**
+ * An account as the data plane names it: a small positive integer, 0 is never used. For limits and figures.
+ */
 export type AccountId = number;
 
 /** What a new process needs to give every network the number it had. */
@@ -12,9 +14,9 @@ export interface NetworksState {
 }
 
 /**
- * Interns (account, vnet): every pair gets one small integer for the life of the process, which is part of every key.
- * Numbers are never reused, so a stale one can never name somebody else's network. Cold path, but for the two
- * lookups by number.
+ * Interns (account, vnet): every pair gets one small integer for the life of the process, which is part of
+ * every key. Numbers are never reused, so a stale one can never name somebody else's network. Cold path, but
+ * for the two lookups by number.
  */
 export class Networks {
   /** Two maps, not one over joined text: no name can be written so that it means another pair. */

@@ -13,7 +13,9 @@ const PORT_MAX = 60999;
 /** Ports tried before a flow is refused: with 99 % in use, failure is one in a million. */
 const PORT_TRIES = 1400;
 
-/** The tuples of flows that start here: addresses as a packet would have them, and a source port that is free. */
+/**
+ * The tuples of flows that start here: addresses as a packet would have them, and a source port that is free.
+ */
 export class OutboundTuples {
   /** Source and destination address of the tuple in hand. */
   readonly view = new DataView(new ArrayBuffer(32));
@@ -42,7 +44,10 @@ export class OutboundTuples {
     writeAddress(view, source.length, target);
   }
 
-  /** Chooses a source port with which the tuple is nobody's yet; the spec's own, if it has one. False: none is free. */
+  /**
+   * Chooses a source port with which the tuple is nobody's yet; the spec's own, if it has one. False: none is
+   * free.
+   */
   choosePort(spec: OutboundSpec): boolean {
     if (spec.source.port !== 0) return this.#isFree(spec, spec.source.port);
     for (let i = 0; i < PORT_TRIES; i++) {

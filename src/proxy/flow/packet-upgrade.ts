@@ -52,8 +52,8 @@ export interface PacketUpgrade {
   open(flow: FlowIndex): number;
   /**
    * One whole packet of the flow: from its client (direction 0) or, of an outbound flow, from its target
-   * (direction 1). Takes the slot, whatever the answer: 0, or why the packet was dropped (counted by the caller).
-   * During the call `host.packet` is this packet, parsed, and may be changed.
+   * (direction 1). Takes the slot, whatever the answer: 0, or why the packet was dropped (counted by the
+   * caller). During the call `host.packet` is this packet, parsed, and may be changed.
    */
   deliver(flow: FlowIndex, handle: number, direction: number, offset: number, length: number): DropReason;
   /**
@@ -99,8 +99,8 @@ export interface FlowHost {
   readonly quoted: ParsedPacket;
   /**
    * Sends a packet of the upgrade to the tunnel on one side of the flow: direction 0 towards the target, 1
-   * towards the client. It carries real addresses; counters, TCP state, MTU, segments and checksums are seen to
-   * here. Takes the slot.
+   * towards the client. It carries real addresses; counters, TCP state, MTU, segments and checksums are seen
+   * to here. Takes the slot.
    */
   emit(flow: FlowIndex, direction: number, offset: number, length: number): DropReason;
   /** The same for a packet that is parsed already; `packet` is not kept. */

@@ -111,7 +111,7 @@ function withTransportAt20(bytes: Uint8Array): boolean {
   return twinVerify(bytes, 20, bytes[9] as number);
 }
 
-test('a forwarded connection goes both ways, one hop nearer, and leaves one record with right figures', async (t) => {
+test('a forwarded connection goes both ways, one hop nearer, and leaves one right record', async (t) => {
   const { world, client, server } = setUp(t);
   world.send(client, up());
   world.send(server, down());
@@ -172,7 +172,7 @@ test('echo is a flow of its own and its reply finds the way back', (t) => {
   assert.deepEqual(client.take(), []);
 });
 
-// --- what must not pass -------------------------------------------------------------------------------------------
+// --- what must not pass ------------------------------------------------------------------------------------
 
 test('spoofed_source: a packet from an address that the tunnel may not use', (t) => {
   const { world, client, server } = setUp(t);
@@ -181,7 +181,7 @@ test('spoofed_source: a packet from an address that the tunnel may not use', (t)
   assert.deepEqual([server.take(), client.take(), world.pipeline.table.count], [[], [], 0]);
 });
 
-test('spoofed_source: the tuple of a live flow by another tunnel of its network does not touch the flow', (t) => {
+test('spoofed_source: the tuple of a live flow by another tunnel of its network changes nothing', (t) => {
   const { world, client, server } = setUp(t);
   const other = world.tunnel('wg', ['10.0.0.0/24']);
   world.send(client, up());
@@ -363,7 +363,7 @@ test('network_unknown never happens here: a way out into another network is no w
   assert.match(world.pipeline.summaries({})[0]?.rule ?? '', /of another network/);
 });
 
-// --- hops and sizes ------------------------------------------------------------------------------------------------
+// --- hops and sizes ----------------------------------------------------------------------------------------
 
 test('ttl_exceeded: the last hop is answered and not forwarded', (t) => {
   const { world, client, server } = setUp(t);
@@ -539,7 +539,7 @@ function superPacket(payload: number): Uint8Array {
   return up({ flags: Ack, payload: twinBytes(payload) });
 }
 
-test('a super-packet is judged by its segments, passed whole to a device and cut for any other tunnel', async (t) => {
+test('a super-packet is judged by its segments, passed whole to a device, cut for other tunnels', async (t) => {
   const { world, client, server } = setUp(t);
   server.offload = true;
   world.send(client, superPacket(14_000), TCP4_SUPER(1400));
@@ -586,7 +586,7 @@ test('no_buffer: a super-packet that cannot be cut for want of slots is dropped 
   for (const slot of held) world.worker.packets.release(slot);
 });
 
-// --- hooks -----------------------------------------------------------------------------------------------------------
+// --- hooks -------------------------------------------------------------------------------------------------
 
 test('hook_rejected: drop is silent, reject answers as asked; the record has the reason', async (t) => {
   const answers = new Map([
@@ -637,7 +637,7 @@ test('hook_failed: a hook that throws ends its flow and no other', (t) => {
   assert.match(world.pipeline.summaries({ port: 4001 })[0]?.rule ?? '', /flow hook failed: oops/);
 });
 
-test('policy: the egress hook may block a flow, lead it elsewhere, and must not ask for other addresses', (t) => {
+test('policy: the egress hook may block a flow or lead it elsewhere, and not change addresses', (t) => {
   const { world, client, server } = setUp(t, {
     hooks: {
       egressNow: ({ layer, target, via }) => {
@@ -664,7 +664,7 @@ test('policy: an off-ramp that rejects answers as it says', (t) => {
   assert.deepEqual(world.drops, { policy: 1 });
 });
 
-// --- upgrades --------------------------------------------------------------------------------------------------------
+// --- upgrades ----------------------------------------------------------------------------------------------
 
 function upgraded(t: TestContext): ReturnType<typeof setUp> {
   const parts = setUp(t);
@@ -828,7 +828,7 @@ test('an outbound flow has a free port, is emitted towards its target and gets i
   assert.deepEqual(world.records, [], 'the record is the stream’s');
 });
 
-// --- ICMP errors -----------------------------------------------------------------------------------------------------
+// --- ICMP errors -------------------------------------------------------------------------------------------
 
 function errorAbout(packet: Uint8Array, over: { source?: string; destination: string }): Uint8Array {
   const { source = '10.10.0.254', destination } = over;
@@ -871,7 +871,7 @@ test('an ICMP error about an upgrade’s packet is handed to the upgrade', (t) =
   assert.deepEqual(world.upgrade.errors, [{ flow, quotedPort: 80 }]);
 });
 
-// --- changes ---------------------------------------------------------------------------------------------------------
+// --- changes -----------------------------------------------------------------------------------------------
 
 test('removing a route ends its flows with route_removed and leaves the others', (t) => {
   const { world, client, server } = setUp(t);

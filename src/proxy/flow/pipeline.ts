@@ -56,11 +56,13 @@ export interface PipelineParts {
   readonly tunnels: TunnelDirectory;
   /** Four random 32-bit numbers of this process. */
   readonly seed: readonly [number, number, number, number];
-  /** Addresses that the proxy's own ICMP errors come from. Default: the address that the packet was sent to. */
+  /**
+   * Addresses that the proxy's own ICMP errors come from. Default: the address that the packet was sent to.
+   */
   readonly reporters?: Reporters;
   /**
-   * Forward a TCP connection that is met in its middle, as after a restart without hand-over. Default true. An
-   * upgraded flow always has to start with a SYN.
+   * Forward a TCP connection that is met in its middle, as after a restart without hand-over. Default true.
+   * An upgraded flow always has to start with a SYN.
    */
   readonly forwardMidStream?: boolean;
   /** Unix milliseconds. Default `Date.now`. */
@@ -78,8 +80,8 @@ export interface Upgrades {
  * What happens to a packet, in order:
  *
  * ```
- *   onPacket ─ parse ─ fragment? put together ─ look up ─┬─ hit ─ of the right tunnel? ─ TCP state, counters ─► act
- *                                                        └─ miss ─ martian? spoofed? ─ decide ─ room? ─ insert ─► act
+ *   onPacket ─ parse ─ fragment? put together ─ look up ─┬─ hit ── of this tunnel? ─ TCP state, counters ─► act
+ *                                                        └─ miss ─ spoofed? ─ decide ─ room? ─ insert ────► act
  *   act ─┬─ forward ── TTL, MSS, then `Transmitter`: MTU, segments, checksum ─► tunnel of the other side
  *        ├─ upgrade ── deliver ─► PacketUpgrade ─ emit ─► tunnel
  *        ├─ reject ─── answered at a limited rate, dropped
@@ -155,7 +157,7 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink {
     this.#upgrades = upgrades;
   }
 
-  // --- packets of tunnels -----------------------------------------------------------------------------------------
+  // --- packets of tunnels ----------------------------------------------------------------------------------
 
   onPacket(tunnel: IpTunnel, offset: number, length: number): void {
     const counters = this.#counters;
@@ -365,7 +367,7 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink {
     if (reason !== DropReason.None) this.#log.ofFlow(flow, packet.totalLength, reason);
   }
 
-  // --- new flows ----------------------------------------------------------------------------------------------------
+  // --- new flows -------------------------------------------------------------------------------------------
 
   #onMiss(tunnel: IpTunnel, packet: ParsedPacket): void {
     const counters = this.#counters;
@@ -458,7 +460,7 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink {
     return true;
   }
 
-  // --- for upgrades -------------------------------------------------------------------------------------------------
+  // --- for upgrades ----------------------------------------------------------------------------------------
 
   emit(flow: FlowIndex, direction: number, offset: number, length: number): DropReason {
     const packet = this.#emitted;
@@ -543,7 +545,7 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink {
     return protocol === IpProtocol.Udp ? this.#upgrades.udp : this.#upgrades.icmp;
   }
 
-  // --- time and change ------------------------------------------------------------------------------------------------
+  // --- time and change -------------------------------------------------------------------------------------
 
   /** The flow was silent for too long. */
   onExpired(flow: FlowIndex): void {
@@ -564,8 +566,8 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink {
   }
 
   /**
-   * Takes over the flows of another process; see `flow-snapshot.ts` for what has to be done before. Flows whose route or
-   * tunnel did not come along end, with their records.
+   * Takes over the flows of another process; see `flow-snapshot.ts` for what has to be done before. Flows
+   * whose route or tunnel did not come along end, with their records.
    */
   restore(state: FlowState): void {
     const { table } = this;
@@ -591,7 +593,7 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink {
     }
   }
 
-  // --- for people -----------------------------------------------------------------------------------------------------
+  // --- for people ------------------------------------------------------------------------------------------
 
   /** Live flows for `rampart flows` and `top`. */
   summaries(filter: FlowFilter): readonly FlowSummary[] {
@@ -603,7 +605,7 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink {
     return this.#figures.stats(this.table);
   }
 
-  // --- drops ------------------------------------------------------------------------------------------------------------
+  // --- drops -----------------------------------------------------------------------------------------------
 
   /** Drops a packet that was parsed. `flow` is −1 when it has none. */
   #drop(tunnel: IpTunnel, packet: ParsedPacket, flow: FlowIndex, reason: DropReason): void {

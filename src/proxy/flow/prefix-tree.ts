@@ -7,12 +7,13 @@ export interface PrefixEntry {
 }
 
 /**
- * Longest prefix match over a fixed set of prefixes of one family. The prefixes cut the address space into intervals, each of
- * which has one longest prefix; a lookup is a binary search over the intervals' first addresses. Built once, never
- * changed.
+ * Longest prefix match over a fixed set of prefixes of one family. The prefixes cut the address space into
+ * intervals, each of which has one longest prefix; a lookup is a binary search over the intervals' first
+ * addresses. Built once, never changed.
  *
  * @typeParam Entry a prefix with what the builder needs to make its value.
- * @typeParam Value what a prefix stands for; made by the builder, which is given the value of the next shorter prefix.
+ * @typeParam Value what a prefix stands for; made by the builder, which is given the value of the next
+ * shorter prefix.
  */
 export class PrefixTree<Value, Entry extends PrefixEntry = PrefixEntry> {
   /** Words of an address: 1 or 4. */

@@ -10,7 +10,9 @@ import { PrefixTree } from './prefix-tree.ts';
 
 /** A route in force. */
 export interface Route {
-  /** Small positive number that flow entries keep: the same route keeps it over every change of the others. */
+  /**
+   * Small positive number that flow entries keep: the same route keeps it over every change of the others.
+   */
   readonly number: number;
   readonly config: RouteConfig;
 }
@@ -34,9 +36,9 @@ interface NetworkRoutes {
 }
 
 /**
- * The routes as the packet path asks them, once per flow: longest prefix first, by binary search over the sorted
- * borders of all prefixes. Gives the same answers as `RouteTable` of `config`, which is the definition (and the twin in the
- * test); that one scans a list, which is too slow for thousands of prefixes.
+ * The routes as the packet path asks them, once per flow: longest prefix first, by binary search over the
+ * sorted borders of all prefixes. Gives the same answers as `RouteTable` of `config`, which is the definition
+ * (and the twin in the test); that one scans a list, which is too slow for thousands of prefixes.
  *
  * Every change builds all anew and puts it in place at once: a lookup sees the old routes or the new ones.
  */
@@ -57,7 +59,8 @@ export class Routes {
   /**
    * Puts `configs` in force for all networks.
    *
-   * @returns the numbers of the routes that are no more: their flows have to be ended (`FlowPipeline.routesRemoved`).
+   * @returns the numbers of the routes that are no more: their flows have to be ended
+   * (`FlowPipeline.routesRemoved`).
    */
   replace(configs: readonly RouteConfig[]): readonly number[] {
     const routes = configs.map((config) => this.#number(config));
@@ -103,8 +106,8 @@ export class Routes {
   }
 
   /**
-   * Gives routes the numbers that they had in the old process; before the first `replace`. Flows of routes that the new
-   * config no longer has are then found by `isLive`.
+   * Gives routes the numbers that they had in the old process; before the first `replace`. Flows of routes
+   * that the new config no longer has are then found by `isLive`.
    */
   adopt(numbers: readonly (readonly [identity: string, number: number])[]): void {
     for (const [identity, number] of numbers) this.#numbers.set(identity, number);

@@ -1,8 +1,9 @@
 import type { Context } from '#contract/context.ts';
 
 /**
- * True when two tunnels certainly are of the same client: its flows may then move from one to the other, as when a device
- * changes its network and sends from another outer address. Without an identity nobody can tell, so the answer is no.
+ * True when two tunnels certainly are of the same client: its flows may then move from one to the other, as
+ * when a device changes its network and sends from another outer address. Without an identity nobody can
+ * tell, so the answer is no.
  */
 export function isSameClient(a: Context, b: Context): boolean {
   if (a === b) return true;

@@ -1,10 +1,10 @@
 /**
- * What a flow's two ends have said, as far as forgetting it in time needs: sequence numbers and windows are not looked at, so
- * nothing a peer does can make a good connection stall here.
+ * What a flow's two ends have said, as far as forgetting it in time needs: sequence numbers and windows are
+ * not looked at, so nothing a peer does can make a good connection stall here.
  *
  * ```
- *   SYN ──► Handshake ── SYN back, then ACK ──► Established ── FIN both ways or RST ──► Closing ── SYN ──► a new flow
- *                                 (one FIN alone stays Established: half-closed streams may live long)
+ *   SYN ──► Handshake ── SYN back, then ACK ──► Established ── FIN both ways, RST ──► Closing ── SYN ──► new flow
+ *                                  (one FIN alone stays Established: half-closed streams may live long)
  * ```
  */
 import { CloseReason } from '#contract/record.ts';
@@ -50,7 +50,10 @@ export function midStreamState(flags: number): number {
   return nextTcpState(TcpBit.Established, 0, flags);
 }
 
-/** True when both ends are done, so that a SYN with the same tuple is a new connection (RFC 9293 section 3.6.1). */
+/**
+ * True when both ends are done, so that a SYN with the same tuple is a new connection (RFC 9293 section
+ * 3.6.1).
+ */
 export function isTcpOver(state: number): boolean {
   return (state & RST_ANY) !== 0 || (state & FIN_BOTH) === FIN_BOTH;
 }

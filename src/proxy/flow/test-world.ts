@@ -1,6 +1,6 @@
 /**
- * For tests and the micro-benchmark of this folder: a pipeline over the memory engine, with tunnels that keep what they
- * were given and an upgrade that keeps what it was delivered.
+ * For tests and the micro-benchmark of this folder: a pipeline over the memory engine, with tunnels that keep
+ * what they were given and an upgrade that keeps what it was delivered.
  */
 import { DropReason, dropReasonName } from '#base/drop-reason.ts';
 import { parsePrefix } from '#base/ip.ts';

@@ -24,8 +24,8 @@ export interface TransmitterParts {
 }
 
 /**
- * The way out of a packet whose flow is decided. In this order: does it fit, can the tunnel take it as it is, else what
- * has to be done to it.
+ * The way out of a packet whose flow is decided. In this order: does it fit, can the tunnel take it as it is,
+ * else what has to be done to it.
  *
  * ```
  *  fits ─┬─ ordinary ──── TCP from a tunnel into a device ─ join with its like until the batch ends ─► send
@@ -37,8 +37,8 @@ export interface TransmitterParts {
  *  too long ─ may be cut ── TCP of our own: smaller segments; else fragments ► send each
  *           └ may not ── packet too big is answered, the packet dropped
  * ```
- * A super-packet is judged by its segments. Which packets may be cut: IPv4 without DF; whatever starts here; and IPv6
- * that came in fragments.
+ * A super-packet is judged by its segments. Which packets may be cut: IPv4 without DF; whatever starts here;
+ * and IPv6 that came in fragments.
  */
 export class Transmitter implements CoalescerSink {
   readonly #worker: Worker;
@@ -66,7 +66,8 @@ export class Transmitter implements CoalescerSink {
   /**
    * Sends a parsed packet and takes its slot.
    *
-   * @param from the tunnel that it came from, which hears when the packet is too big; null when it starts here.
+   * @param from the tunnel that it came from, which hears when the packet is too big; null when it starts
+   * here.
    * @param wasFragmented it came as fragments, so it may go as fragments.
    * @returns 0 or why it was dropped, which the caller counts.
    */
