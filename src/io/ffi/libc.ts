@@ -43,6 +43,31 @@ export function nativePointerFunction(name: string, count: number): (...values: 
   return processLibrary.getFunction(name, signature) as unknown as (...values: bigint[]) => bigint;
 }
 
+/** At most this long does the end of a thread wait for its compiler. */
+const SETTLE_MS_MAX = 250;
+/** The compiler is done when the process uses less than this in a slice of time. */
+const SETTLE_SLICE_MS = 2;
+const SETTLE_BUSY_MICROSECONDS = 500;
+
+/**
+ * When a thread ends, Node frees the descriptions of native functions, and V8's compiler, which may be compiling a
+ * caller of one at that moment, reads them: the process then dies by a failed check or a fault, after all its
+ * work is done. So the end waits, a few milliseconds as a rule, until nothing is being compiled.
+ */
+function letCompilerSettle(): void {
+  const sleeper = new Int32Array(new SharedArrayBuffer(4));
+  const deadline = performance.now() + SETTLE_MS_MAX;
+  let before = process.cpuUsage();
+  do {
+    Atomics.wait(sleeper, 0, 0, SETTLE_SLICE_MS);
+    const used = process.cpuUsage(before);
+    if (used.user + used.system < SETTLE_BUSY_MICROSECONDS) return;
+    before = process.cpuUsage();
+  } while (performance.now() < deadline);
+}
+
+process.on('exit', letCompilerSettle);
+
 // --- BigInts -----------------------------------------------------------------------------------------------
 
 const SMALL_COUNT = 65_537;
