@@ -80,8 +80,8 @@ export interface Upgrades {
  * What happens to a packet, in order:
  *
  * ```
- *   onPacket ─ parse ─ fragment? put together ─ look up ─┬─ hit ── of this tunnel? ─ TCP state, counters ─► act
- *                                                        └─ miss ─ spoofed? ─ decide ─ room? ─ insert ────► act
+ *   onPacket ─ parse ─ fragment? put together ─ look up ─┬─ hit ── of this tunnel? ─ TCP state, count ─► act
+ *                                                        └─ miss ─ spoofed? ─ decide ─ room? ─ insert ─► act
  *   act ─┬─ forward ── TTL, MSS, then `Transmitter`: MTU, segments, checksum ─► tunnel of the other side
  *        ├─ upgrade ── deliver ─► PacketUpgrade ─ emit ─► tunnel
  *        ├─ reject ─── answered at a limited rate, dropped

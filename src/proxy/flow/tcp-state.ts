@@ -3,8 +3,8 @@
  * not looked at, so nothing a peer does can make a good connection stall here.
  *
  * ```
- *   SYN ──► Handshake ── SYN back, then ACK ──► Established ── FIN both ways, RST ──► Closing ── SYN ──► new flow
- *                                  (one FIN alone stays Established: half-closed streams may live long)
+ *   SYN ─► Handshake ─ SYN back, then ACK ─► Established ─ FIN both ways, RST ─► Closing ─ SYN ─► new flow
+ *                                (one FIN alone stays Established: half-closed streams may live long)
  * ```
  */
 import { CloseReason } from '#contract/record.ts';
