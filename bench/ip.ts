@@ -164,7 +164,7 @@ async function rampartRoute(kind: 'tun' | 'seqpacket' | 'gue'): Promise<Way> {
             `type: ip-tunnel\n    connect: "unix:${folder}/t.sock"\n    sources: [10.1.0.0/24]`,
           ]
         : [
-            'type: gue\n    listen: 127.0.0.1:6080\n    mtu: 1500',
+            'type: gue\n    listen: 127.0.0.1:6080\n    mtu: 1500\n    sources: [10.1.0.0/24]',
             'type: gue\n    remote: 127.0.0.1:6080\n    mtu: 1500',
           ];
     const far = `on_ramps:\n  - name: far\n    ${listen}\noff_ramps:${tunOut}\n${route}${control(0)}`;

@@ -47,6 +47,8 @@ export interface IpTunnelOnRamp {
   readonly name: string;
   readonly listen: UnixSocketAddress;
   readonly mtu: number;
+  /** Apply to a tunnel whose context names no sources. */
+  readonly sources: readonly IpPrefix[];
 }
 
 /** Unconnected IP tunnels: GUE over UDP, the context in every datagram. */
@@ -55,6 +57,8 @@ export interface GueOnRamp {
   readonly name: string;
   readonly listen: IpSocketAddress;
   readonly mtu: number;
+  /** Apply to a context that names no sources. */
+  readonly sources: readonly IpPrefix[];
 }
 
 /** A plain TCP listener. */
@@ -111,12 +115,18 @@ const tunSchema = z
   })
   .describe('A TUN device: packets of one network.');
 
+const defaultSources = z
+  .array(prefix)
+  .default([])
+  .describe('Prefixes that packets may come from, of tunnels whose context names no sources. Default: none.');
+
 const ipTunnelSchema = z
   .strictObject({
     name: named,
     type: z.literal('ip-tunnel'),
     listen: unixAddress.describe('Path of the SEQPACKET socket.'),
     mtu: mtu.default(SEQPACKET_MTU).describe('Largest IP packet in bytes.'),
+    sources: defaultSources,
   })
   .describe('Connected IP tunnels (Unix SEQPACKET): message 0 is the context, every other one is a packet.');
 
@@ -126,6 +136,7 @@ const gueSchema = z
     type: z.literal('gue'),
     listen: ipListenAddress.describe('Address and port for UDP.'),
     mtu: mtu.default(GUE_MTU).describe('Largest inner IP packet in bytes.'),
+    sources: defaultSources,
   })
   .describe('Unconnected IP tunnels (GUE over UDP): every datagram carries its context.');
 
@@ -197,9 +208,15 @@ export function onRampConfig(input: z.output<typeof onRampSchema>): OnRampConfig
         context: contextConfig(input.context, []),
       };
     case 'ip-tunnel':
-      return { type: 'ip-tunnel', name: input.name, listen: input.listen, mtu: input.mtu };
+      return {
+        type: 'ip-tunnel',
+        name: input.name,
+        listen: input.listen,
+        mtu: input.mtu,
+        sources: input.sources,
+      };
     case 'gue':
-      return { type: 'gue', name: input.name, listen: input.listen, mtu: input.mtu };
+      return { type: 'gue', name: input.name, listen: input.listen, mtu: input.mtu, sources: input.sources };
     default:
       return input satisfies never;
   }

@@ -166,12 +166,12 @@ export class IpPlane {
       await this.#openTun(name, onRamp, configContext(onRamp.context, name));
       where = onRamp.namespace === null ? onRamp.device : `${onRamp.device} in ${onRamp.namespace}`;
     } else if (onRamp.type === 'ip-tunnel') {
-      const { listen, mtu } = onRamp;
-      this.#listeners.push(new SeqpacketListener(this.#host, { name, sources: [], listen, mtu }));
+      const { listen, mtu, sources } = onRamp;
+      this.#listeners.push(new SeqpacketListener(this.#host, { name, sources, listen, mtu }));
       where = formatSocketAddress(listen);
     } else {
-      const { listen, mtu } = onRamp;
-      const port = new GuePort(this.#host, { name, sources: [], listen, mtu });
+      const { listen, mtu, sources } = onRamp;
+      const port = new GuePort(this.#host, { name, sources, listen, mtu });
       this.#listeners.push(port);
       where = formatSocketAddress(port.address);
     }
