@@ -1,7 +1,8 @@
 /**
- * Fuzzes the HTTP engine on a real io engine: `node fuzz/http-engine.ts [seed] [rounds] [uring|epoll]`. Clients send
- * good and bad requests in pieces and go away as they like; origins answer well, badly, in part, or not at all. What
- * must hold: nothing throws, every client gets an answer or an end, and at rest no descriptor, operation or slot is left.
+ * Fuzzes the HTTP engine on a real io engine: `node fuzz/http-engine.ts [seed] [rounds] [uring|epoll]`.
+ * Clients send good and bad requests in pieces and go away as they like; origins answer well, badly, in part,
+ * or not at all. What must hold: nothing throws, every client gets an answer or an end, and at rest no
+ * descriptor, operation or slot is left.
  */
 import type { Socket } from 'node:net';
 
@@ -14,7 +15,8 @@ const REQUESTS = [
   'HEAD / HTTP/1.1\r\nHost: h\r\n\r\n',
   'GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n',
   'POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n0123456789',
-  'POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3;a=b\r\nabc\r\n0\r\nT: 1\r\n\r\n',
+  'POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n' +
+    'hello\r\n3;a=b\r\nabc\r\n0\r\nT: 1\r\n\r\n',
   'POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n',
   'GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n',
   'GET / HTTP/1.1\r\n\r\n',

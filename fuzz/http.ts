@@ -1,7 +1,8 @@
 /**
- * Fuzzes the HTTP/1.1 parsers: `node fuzz/http.ts [seed] [rounds]`. The seed is printed; the same seed does the same.
- * What must hold for any bytes: no exception, nothing read behind `end`, the same answer twice, the same answer when
- * the bytes come in pieces, and a forwarded head that parses again to the same fields and framing.
+ * Fuzzes the HTTP/1.1 parsers: `node fuzz/http.ts [seed] [rounds]`. The seed is printed; the same seed does
+ * the same. What must hold for any bytes: no exception, nothing read behind `end`, the same answer twice, the
+ * same answer when the bytes come in pieces, and a forwarded head that parses again to the same fields and
+ * framing.
  */
 import { BodyReader, requestFraming } from '#protocol/http/body.ts';
 import { newRequestForward, writeRequestHead } from '#protocol/http/forward.ts';
@@ -12,8 +13,10 @@ import { latin1Bytes } from '#protocol/http/octets.ts';
 const SEEDS = [
   'GET / HTTP/1.1\r\nHost: a\r\n\r\n',
   'POST /a?b HTTP/1.1\r\nHost: a:1\r\nContent-Length: 5\r\nConnection: close, x\r\nX: y\r\n\r\nhello',
-  'PUT http://a/b HTTP/1.1\r\nHost: b\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\nT: u\r\n\r\n',
-  'GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nTE: trailers\r\nExpect: 100-continue\r\n\r\n',
+  'PUT http://a/b HTTP/1.1\r\nHost: b\r\nTransfer-Encoding: chunked\r\n' +
+    '\r\n5;a=b\r\nhello\r\n0\r\nT: u\r\n\r\n',
+  'GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n' +
+    'TE: trailers\r\nExpect: 100-continue\r\n\r\n',
   'CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n',
   'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nDate: x\r\n\r\nok',
   'HTTP/1.0 304 \r\nConnection: keep-alive\r\nVia: 1.1 b\r\n\r\n',

@@ -80,7 +80,8 @@ test('the decoder agrees with its simple twin on well-formed and on mutilated bo
       const twin = decodeSimply(text);
       const { outcome, data } = decode(text, step);
       if (twin !== null) assert.deepEqual([outcome, data], ['done', twin], JSON.stringify(text));
-      // The twin knows no trailers: a text that only has some is the one thing that the decoder may take alone.
+      // The twin knows no trailers: a text that only has some is the one thing that the decoder may take
+      // alone.
       else if (outcome === 'done') assert.match(text, /0\r\n[^\r]+:/, JSON.stringify(text));
     }),
     { numRuns: 2000 },
@@ -122,10 +123,13 @@ const REFUSED: readonly [section: string, text: string, fault: keyof typeof Http
 ];
 
 for (const [section, text, fault] of REFUSED) {
-  test(`row 7, RFC 9112 ${section}: chunked ${JSON.stringify(text).slice(0, 60)} is refused as ${fault}`, () => {
-    assert.equal(decode(text).outcome, fault);
-    assert.equal(decode(text, 1).outcome, fault);
-  });
+  test(
+    `row 7, RFC 9112 ${section}: chunked ${JSON.stringify(text).slice(0, 60)} ` + `is refused as ${fault}`,
+    () => {
+      assert.equal(decode(text).outcome, fault);
+      assert.equal(decode(text, 1).outcome, fault);
+    },
+  );
 }
 
 test('row 7, RFC 9112 7.1.1: extensions are read over', () => {
@@ -135,7 +139,8 @@ test('row 7, RFC 9112 7.1.1: extensions are read over', () => {
 
 test('row 8, RFC 9110 6.5.1: trailers are kept apart, and only harmless ones are written on', () => {
   const section =
-    'X-Sum: 1\r\nContent-Length: 5\r\nAuthorization: x\r\nHost: evil\r\nTransfer-Encoding: chunked\r\nX-Last:  2\r\n';
+    'X-Sum: 1\r\nContent-Length: 5\r\nAuthorization: x\r\nHost: evil\r\n' +
+    'Transfer-Encoding: chunked\r\nX-Last:  2\r\n';
   for (const step of [1, 7, 1000]) {
     const { outcome, decoder } = decode(`3\r\nabc\r\n0\r\n${section}\r\n`, step);
     assert.equal(outcome, 'done');

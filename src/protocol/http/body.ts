@@ -27,8 +27,8 @@ export function requestFraming(head: MessageHead): BodyFraming {
 }
 
 /**
- * Framing of a parsed response to a request with `method`. For HEAD, 1xx, 204 and 304 there is no body whatever
- * Content-Length says; a 2xx to CONNECT, or a 101, turns the connection into a tunnel.
+ * Framing of a parsed response to a request with `method`. For HEAD, 1xx, 204 and 304 there is no body
+ * whatever Content-Length says; a 2xx to CONNECT, or a 101, turns the connection into a tunnel.
  */
 export function responseFraming(head: MessageHead, method: Method): BodyFraming {
   assert(!head.isRequest && head.length > 0);
@@ -42,8 +42,9 @@ export function responseFraming(head: MessageHead, method: Method): BodyFraming 
 }
 
 /**
- * Reads one body of any framing as spans of data. Reused from message to message. `next` yields at most one span a
- * call; `done` says that the message is over, and everything behind the returned offset belongs to the next one.
+ * Reads one body of any framing as spans of data. Reused from message to message. `next` yields at most one
+ * span a call; `done` says that the message is over, and everything behind the returned offset belongs to the
+ * next one.
  */
 export class BodyReader {
   framing: BodyFraming = BodyFraming.None;

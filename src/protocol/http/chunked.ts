@@ -8,11 +8,16 @@ import { CARRIAGE_RETURN, copyOctets, HEX, LINE_FEED, OCTET_CLASS, SEMICOLON, TE
 
 /** Limits of a chunked body. */
 export interface ChunkedOptions {
-  /** Digits of a chunk size, leading zeros counted: eight reach 4 GiB, and no sum of them can lose precision. */
+  /**
+   * Digits of a chunk size, leading zeros counted: eight reach 4 GiB, and no sum of them can lose precision.
+   */
   readonly sizeDigitsMax: number;
   /** Bytes of extensions on one chunk. They are dropped and never forwarded (RFC 9112 section 7.1.1). */
   readonly extensionBytesMax: number;
-  /** Bytes of extensions in one body: one-byte chunks with long extensions are otherwise a cheap way to burn time. */
+  /**
+   * Bytes of extensions in one body: one-byte chunks with long extensions are otherwise a cheap way to burn
+   * time.
+   */
   readonly extensionBytesTotalMax: number;
   /** Bytes of the trailer section. */
   readonly trailerBytesMax: number;
@@ -55,9 +60,9 @@ const State = Object.freeze({
 type State = (typeof State)[keyof typeof State];
 
 /**
- * Takes the chunked coding off a body, span by span, as bytes come in (RFC 9112 section 7.1). Strict: sizes are
- * hexadecimal digits and nothing else, every line ends in CRLF, extensions are bounded and dropped, trailers are kept
- * apart from the head's fields.
+ * Takes the chunked coding off a body, span by span, as bytes come in (RFC 9112 section 7.1). Strict: sizes
+ * are hexadecimal digits and nothing else, every line ends in CRLF, extensions are bounded and dropped,
+ * trailers are kept apart from the head's fields.
  */
 export class ChunkedDecoder {
   /** Offset of the data found by the last `next`; meaningful while `dataLength` > 0. */
@@ -100,9 +105,9 @@ export class ChunkedDecoder {
   }
 
   /**
-   * Reads on from `at` and returns the offset behind what was consumed, or a negated fault. Stops after one span of
-   * data, at `end`, or when `done`. Call it until `at` reaches `end` or `done` is set. After a fault the decoder is
-   * of no more use.
+   * Reads on from `at` and returns the offset behind what was consumed, or a negated fault. Stops after one
+   * span of data, at `end`, or when `done`. Call it until `at` reaches `end` or `done` is set. After a fault
+   * the decoder is of no more use.
    */
   next(bytes: Uint8Array, at: number, end: number): number {
     assert(!this.done && at >= 0 && at <= end && end <= bytes.length);
@@ -217,7 +222,10 @@ export class ChunkedDecoder {
 /** The most bytes that `writeChunkHeader` writes. */
 export const CHUNK_HEADER_BYTES_MAX = 10;
 
-/** Writes the size line of a chunk of `length` > 0 bytes and returns the offset behind it. The data and CRLF follow. */
+/**
+ * Writes the size line of a chunk of `length` > 0 bytes and returns the offset behind it. The data and CRLF
+ * follow.
+ */
 export function writeChunkHeader(out: Uint8Array, at: number, length: number): number {
   assert(length > 0 && length <= 0xffff_ffff);
   let digits = 1;
@@ -239,8 +247,9 @@ export function lastChunkBytesMax(trailers: MessageHead | null): number {
 }
 
 /**
- * Writes the last chunk with those of `trailers` that may stand in trailers (RFC 9110 section 6.5.1), and returns the
- * offset behind it. Only called when the body ended as its own framing said: a truncated one must not look complete.
+ * Writes the last chunk with those of `trailers` that may stand in trailers (RFC 9110 section 6.5.1), and
+ * returns the offset behind it. Only called when the body ended as its own framing said: a truncated one must
+ * not look complete.
  */
 export function writeLastChunk(out: Uint8Array, at: number, trailers: MessageHead | null): number {
   out[at] = 0x30;

@@ -1,5 +1,6 @@
 /**
- * The Date field's value in the fixed form of RFC 9110 section 5.6.7, as bytes that are formatted at most once a second.
+ * The Date field's value in the fixed form of RFC 9110 section 5.6.7, as bytes that are formatted at most
+ * once a second.
  */
 export class HttpDate {
   /** `Mon, 23 Nov 2026 23:00:00 GMT`: 29 bytes. Always the same array. */

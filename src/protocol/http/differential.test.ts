@@ -10,8 +10,8 @@ import { MessageHead } from './message-head.ts';
 import { latin1Bytes, latin1Text } from './octets.ts';
 
 /**
- * A second opinion: what is accepted here, Node's own parser (llhttp, strict) must accept too and read in the same
- * way. A message that two parsers read differently is how requests are smuggled.
+ * A second opinion: what is accepted here, Node's own parser (llhttp, strict) must accept too and read in the
+ * same way. A message that two parsers read differently is how requests are smuggled.
  */
 interface Reading {
   readonly method: string;

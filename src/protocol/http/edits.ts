@@ -10,8 +10,9 @@ export interface AddedField {
 }
 
 /**
- * What a hook wants changed in the fields of a message that is forwarded. Names and values are checked here, so that
- * nothing a hook passes on from elsewhere can end a line or forge framing (RFC 9110 sections 5.1 and 5.5).
+ * What a hook wants changed in the fields of a message that is forwarded. Names and values are checked here,
+ * so that nothing a hook passes on from elsewhere can end a line or forge framing (RFC 9110 sections 5.1 and
+ * 5.5).
  */
 export class FieldEdits {
   /** Lower-case names of fields that are left out. */
@@ -30,7 +31,10 @@ export class FieldEdits {
     return this.#bytes;
   }
 
-  /** Replaces all fields of this name by one. @throws RAMP_HOOK_FAILED for a name or value that may not be written */
+  /**
+   * Replaces all fields of this name by one. @throws RAMP_HOOK_FAILED for a name or value that may not be
+   * written
+   */
   set(name: string, value: string): void {
     this.remove(name);
     this.append(name, value);
@@ -43,7 +47,10 @@ export class FieldEdits {
     this.#bytes += field.name.length + field.value.length + 4;
   }
 
-  /** Leaves out all fields of this name, also those added before. @throws RAMP_HOOK_FAILED for a name of framing */
+  /**
+   * Leaves out all fields of this name, also those added before. @throws RAMP_HOOK_FAILED for a name of
+   * framing
+   */
   remove(name: string): void {
     const lower = latin1Bytes(checkedText(name.toLowerCase()));
     checkedName(name);
@@ -79,7 +86,8 @@ function checkedName(name: string): Uint8Array {
   if (kind === FieldKind.Host || HOP_BY_HOP[kind] === 1) {
     throw new RampartError(
       'RAMP_HOOK_FAILED',
-      `the field ${name} belongs to the proxy; change the host, body or connection through their own properties`,
+      `the field ${name} belongs to the proxy; change the host, body ` +
+        `or connection through their own properties`,
     );
   }
   return bytes;

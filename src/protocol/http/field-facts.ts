@@ -28,8 +28,8 @@ const CONTENT_LENGTH_DIGITS_MAX = 15;
 const SLASH = 0x2f;
 
 /**
- * Takes note of field `index` of `head`, whose line has just been scanned. Returns 0 or a negated fault. What can only
- * be judged when all fields are known is left to `finishRequest` and `finishResponse`.
+ * Takes note of field `index` of `head`, whose line has just been scanned. Returns 0 or a negated fault. What
+ * can only be judged when all fields are known is left to `finishRequest` and `finishResponse`.
  */
 export function recordField(head: MessageHead, index: number): number {
   const fields = head.fields;
@@ -124,8 +124,9 @@ function recordContentLength(head: MessageHead, start: number, end: number): num
 }
 
 /**
- * RFC 9112 section 6.1: chunked is the only coding here. Anything whose last coding is not exactly one bare `chunked`
- * has no length that two parsers would agree on; a well-formed coding before it is merely not implemented.
+ * RFC 9112 section 6.1: chunked is the only coding here. Anything whose last coding is not exactly one bare
+ * `chunked` has no length that two parsers would agree on; a well-formed coding before it is merely not
+ * implemented.
  */
 function recordTransferEncoding(head: MessageHead, start: number, end: number): number {
   if ((head.flags & HeadFlag.HasTransferEncoding) !== 0) return -HttpFault.TransferEncodingInvalid;
@@ -232,7 +233,10 @@ export function finishResponse(head: MessageHead): number {
   return 0;
 }
 
-/** RFC 9112 section 6.1: both framings together, or a transfer coding below HTTP/1.1, are how messages are smuggled. */
+/**
+ * RFC 9112 section 6.1: both framings together, or a transfer coding below HTTP/1.1, are how messages are
+ * smuggled.
+ */
 function finishFraming(head: MessageHead): number {
   if ((head.flags & HeadFlag.HasTransferEncoding) === 0) return 0;
   if (head.minorVersion === 0) return -HttpFault.TransferEncodingOnOldVersion;
@@ -245,8 +249,9 @@ function finishFraming(head: MessageHead): number {
 }
 
 /**
- * RFC 9110 section 7.8: Upgrade counts only with Connection: upgrade and not in HTTP/1.0. Only a single protocol is
- * forwarded, and never one whose connection would again carry HTTP requests unseen (h2c, HTTP, TLS).
+ * RFC 9110 section 7.8: Upgrade counts only with Connection: upgrade and not in HTTP/1.0. Only a single
+ * protocol is forwarded, and never one whose connection would again carry HTTP requests unseen (h2c, HTTP,
+ * TLS).
  */
 function finishUpgrade(head: MessageHead): void {
   if (head.minorVersion === 0 || (head.flags & HeadFlag.ConnectionUpgrade) === 0) return;

@@ -1,8 +1,8 @@
 import { equalsIgnoringCase, latin1Bytes } from './octets.ts';
 
 /**
- * Fields that a proxy has to understand, by number. `Other` is forwarded as it came. The names are those of the IANA
- * registry without hyphens.
+ * Fields that a proxy has to understand, by number. `Other` is forwarded as it came. The names are those of
+ * the IANA registry without hyphens.
  */
 export const FieldKind = Object.freeze({
   Other: 0,
@@ -27,7 +27,8 @@ export const FieldKind = Object.freeze({
   ProxyAuthorization: 19,
   ProxyAuthenticationInfo: 20,
   Date: 21,
-  // Fields that only matter because Connection may not name them away, and because trailers may not hold them.
+  // Fields that only matter because Connection may not name them away, and because trailers may not hold
+  // them.
   Authorization: 22,
   Cookie: 23,
   SetCookie: 24,
@@ -73,7 +74,10 @@ const NAMES: Readonly<Record<Exclude<keyof typeof FieldKind, 'Other'>, string>> 
 
 const LENGTH_MAX = 25;
 
-/** Candidates by length: at most six names share one, so a lookup compares first octets and mostly nothing else. */
+/**
+ * Candidates by length: at most six names share one, so a lookup compares first octets and mostly nothing
+ * else.
+ */
 const BY_LENGTH: readonly (readonly Candidate[])[] = buildCandidates();
 
 interface Candidate {
@@ -105,8 +109,8 @@ export function fieldKindOf(bytes: Uint8Array, start: number, end: number): Fiel
 }
 
 /**
- * Kinds that belong to one hop and are never forwarded (RFC 9110 section 7.6.1), with those that this proxy writes
- * afresh: framing, Connection, Upgrade and TE. Index: kind; value: 1.
+ * Kinds that belong to one hop and are never forwarded (RFC 9110 section 7.6.1), with those that this proxy
+ * writes afresh: framing, Connection, Upgrade and TE. Index: kind; value: 1.
  */
 export const HOP_BY_HOP: Uint8Array = kindSet([
   FieldKind.ContentLength,
@@ -123,8 +127,8 @@ export const HOP_BY_HOP: Uint8Array = kindSet([
 ]);
 
 /**
- * Kinds that a Connection field may not name away: a client would else strip what the next hop decides by, such as
- * its own address or its credentials.
+ * Kinds that a Connection field may not name away: a client would else strip what the next hop decides by,
+ * such as its own address or its credentials.
  */
 export const PROTECTED_FROM_CONNECTION: Uint8Array = kindSet([
   FieldKind.Host,
@@ -195,8 +199,9 @@ const FORBIDDEN_TRAILERS: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Whether a field may stand in trailers: nothing that frames, routes, authenticates, or decides how the content is
- * handled (RFC 9110 section 6.5.1). `name` is lower case. Trailers are rare, so this is a string and not a number.
+ * Whether a field may stand in trailers: nothing that frames, routes, authenticates, or decides how the
+ * content is handled (RFC 9110 section 6.5.1). `name` is lower case. Trailers are rare, so this is a string
+ * and not a number.
  */
 export function mayBeTrailer(name: string): boolean {
   return !FORBIDDEN_TRAILERS.has(name) && !name.startsWith('x-forwarded-') && !name.startsWith('proxy-');

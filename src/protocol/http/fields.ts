@@ -13,8 +13,9 @@ export const FieldMark = Object.freeze({
 } as const);
 
 /**
- * The fields of one section (head or trailers) as offsets into the bytes that they were parsed from. Offsets are
- * relative to `base`, so the bytes may move if `base` moves with them. Valid only while those bytes stay unchanged.
+ * The fields of one section (head or trailers) as offsets into the bytes that they were parsed from. Offsets
+ * are relative to `base`, so the bytes may move if `base` moves with them. Valid only while those bytes stay
+ * unchanged.
  */
 export class FieldSection {
   bytes: Uint8Array = new Uint8Array(0);
@@ -105,7 +106,9 @@ export class FieldSection {
 const lowerCaseNames = new Map<string, Uint8Array>();
 const LOWER_CASE_NAMES_MAX = 1024;
 
-/** Lower-case bytes of a field name; remembered for the next time. A name that is no token matches nothing. */
+/**
+ * Lower-case bytes of a field name; remembered for the next time. A name that is no token matches nothing.
+ */
 export function lowerCaseBytes(name: string): Uint8Array {
   let bytes = lowerCaseNames.get(name);
   if (bytes === undefined) {

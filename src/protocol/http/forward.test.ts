@@ -51,7 +51,8 @@ test('a request is forwarded as it came, with Via and X-Forwarded-* added', () =
   const head = request('GET /a?b HTTP/1.1\r\nHost: h:1\r\nAccept: x\r\n\r\n');
   assert.equal(
     sent(head, { via: latin1Bytes('edge'), clientAddress: latin1Bytes('10.0.0.1') }),
-    'GET /a?b HTTP/1.1\r\nHost: h:1\r\nAccept: x\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: http\r\n' +
+    'GET /a?b HTTP/1.1\r\nHost: h:1\r\nAccept: x\r\nX-Forwarded-For: ' +
+      '10.0.0.1\r\nX-Forwarded-Proto: http\r\n' +
       'X-Forwarded-Host: h:1\r\nVia: 1.1 edge\r\n\r\n',
   );
   assert.equal(sent(head), 'GET /a?b HTTP/1.1\r\nHost: h:1\r\nAccept: x\r\n\r\n');
@@ -59,8 +60,10 @@ test('a request is forwarded as it came, with Via and X-Forwarded-* added', () =
 
 test('row 11, RFC 9110 7.6.1: fields of one hop are left out, wherever they stand', () => {
   const head = request(
-    'GET / HTTP/1.1\r\nKeep-Alive: 5\r\nHost: h\r\nConnection: X-Private, close, te\r\nX-PRIVATE: 1\r\nA: 1\r\n' +
-      'Proxy-Connection: x\r\nProxy-Authorization: y\r\nUpgrade: z\r\nTransfer-Encoding: chunked\r\nB: 2\r\n' +
+    'GET / HTTP/1.1\r\nKeep-Alive: 5\r\nHost: h\r\nConnection: X-Private, ' +
+      'close, te\r\nX-PRIVATE: 1\r\nA: 1\r\n' +
+      'Proxy-Connection: x\r\nProxy-Authorization: y\r\nUpgrade: z\r\n' +
+      'Transfer-Encoding: chunked\r\nB: 2\r\n' +
       'HTTP2-Settings: q\r\n\r\n',
   );
   assert.equal(
@@ -71,8 +74,10 @@ test('row 11, RFC 9110 7.6.1: fields of one hop are left out, wherever they stan
 
 test('row 11: Connection cannot name away what the next hop decides by', () => {
   const head = request(
-    'GET / HTTP/1.1\r\nHost: h\r\nConnection: Host, Authorization, Cookie, X-Forwarded-For, Via, Content-Length\r\n' +
-      'Authorization: a\r\nCookie: c\r\nX-Forwarded-For: 9.9.9.9\r\nVia: 1.1 first\r\nContent-Length: 3\r\n\r\n',
+    'GET / HTTP/1.1\r\nHost: h\r\nConnection: Host, Authorization, ' +
+      'Cookie, X-Forwarded-For, Via, Content-Length\r\n' +
+      'Authorization: a\r\nCookie: c\r\nX-Forwarded-For: 9.9.9.9\r\n' +
+      'Via: 1.1 first\r\nContent-Length: 3\r\n\r\n',
   );
   const text = sent(head, {
     via: latin1Bytes('edge'),
@@ -95,16 +100,19 @@ test('row 11: Connection cannot name away what the next hop decides by', () => {
 
 test('row 32: X-Forwarded-*, Forwarded and X-Real-IP of a client that is not trusted are replaced', () => {
   const text =
-    'GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\nX-Forwarded-Proto: https\r\n' +
+    'GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: ' +
+    '2.2.2.2\r\nX-Forwarded-Proto: https\r\n' +
     'X-Forwarded-Host: evil\r\nX-Forwarded-Port: 1\r\nForwarded: for=x\r\nX-Real-IP: 3.3.3.3\r\n\r\n';
   const clientAddress = latin1Bytes('10.0.0.1');
   assert.equal(
     sent(request(text), { clientAddress }),
-    'GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: h\r\n\r\n',
+    'GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 10.0.0.1\r\n' +
+      'X-Forwarded-Proto: http\r\nX-Forwarded-Host: h\r\n\r\n',
   );
   assert.equal(
     sent(request(text), { clientAddress, trustForwarded: true }),
-    'GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nX-Forwarded-Port: 1\r\n' +
+    'GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-Proto: https\r\n' +
+      'X-Forwarded-Host: evil\r\nX-Forwarded-Port: 1\r\n' +
       'Forwarded: for=x\r\nX-Real-IP: 3.3.3.3\r\nX-Forwarded-For: 1.1.1.1, 2.2.2.2, 10.0.0.1\r\n\r\n',
   );
 });
@@ -189,7 +197,8 @@ test('row 12: edits cannot end a line, forge framing or take the connection over
 
 test('row 15, RFC 9113 3.1: an upgrade is forwarded only when asked for, and h2c is not', () => {
   const text =
-    'GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: websocket\r\nHTTP2-Settings: x\r\n\r\n';
+    'GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\n' +
+    'Upgrade: websocket\r\nHTTP2-Settings: x\r\n\r\n';
   assert.equal(
     sent(request(text), { upgrade: true }),
     'GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n',
@@ -242,7 +251,8 @@ test('a head that might not fit is not begun', () => {
 
 test('a response is forwarded without what belongs to the upstream hop', () => {
   const head = response(
-    'HTTP/1.1 200 Fine\r\nServer: s\r\nDate: d\r\nContent-Length: 5\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\n' +
+    'HTTP/1.1 200 Fine\r\nServer: s\r\nDate: d\r\nContent-Length: 5\r\n' +
+      'Connection: keep-alive, X-Hop\r\nX-Hop: 1\r\n' +
       'Keep-Alive: timeout=5\r\nProxy-Authenticate: x\r\nETag: "e"\r\n\r\n',
   );
   assert.equal(
@@ -251,16 +261,19 @@ test('a response is forwarded without what belongs to the upstream hop', () => {
   );
 });
 
-test('a response of HTTP/1.0 gets this version, a Date and what the client needs to know of the connection', () => {
-  const head = response('HTTP/1.0 200 OK\r\nA: b\r\n\r\n');
-  const date = new HttpDate().at(0);
-  assert.equal(
-    answered(head, { date, close: true }),
-    'HTTP/1.1 200 OK\r\nA: b\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nConnection: close\r\n\r\n',
-  );
-  assert.ok(answered(head, { keepAlive: true }).includes('Connection: keep-alive\r\n'));
-  assert.ok(answered(head, { chunked: true }).includes('Transfer-Encoding: chunked\r\n'));
-});
+test(
+  'a response of HTTP/1.0 gets this version, a Date and what ' + 'the client needs to know of the connection',
+  () => {
+    const head = response('HTTP/1.0 200 OK\r\nA: b\r\n\r\n');
+    const date = new HttpDate().at(0);
+    assert.equal(
+      answered(head, { date, close: true }),
+      'HTTP/1.1 200 OK\r\nA: b\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nConnection: close\r\n\r\n',
+    );
+    assert.ok(answered(head, { keepAlive: true }).includes('Connection: keep-alive\r\n'));
+    assert.ok(answered(head, { chunked: true }).includes('Transfer-Encoding: chunked\r\n'));
+  },
+);
 
 test('a status of a hook replaces code and reason', () => {
   assert.ok(answered(response('HTTP/1.1 200 OK\r\n\r\n'), { status: 404 }).startsWith('HTTP/1.1 404 \r\n'));
@@ -303,7 +316,8 @@ test('own responses have length, date, reason, and no body for HEAD, 204 and 304
   };
   assert.equal(
     make(403),
-    'HTTP/1.1 403 Forbidden\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\nContent-Length: 22\r\nConnection: close\r\n' +
+    'HTTP/1.1 403 Forbidden\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n' +
+      'Content-Length: 22\r\nConnection: close\r\n' +
       'Rampart-Reason: policy\r\n\r\n403 Forbidden: policy\n',
   );
   assert.ok(make(403, true).endsWith('policy\r\n\r\n'));

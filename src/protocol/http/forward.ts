@@ -1,7 +1,7 @@
 /**
- * Writes the head that goes to the next hop. Field lines that stay are copied as runs of bytes; what belongs to one
- * hop is left out (RFC 9110 section 7.6.1), and framing, Connection, Upgrade, TE, Via and X-Forwarded-* are written
- * afresh.
+ * Writes the head that goes to the next hop. Field lines that stay are copied as runs of bytes; what belongs
+ * to one hop is left out (RFC 9110 section 7.6.1), and framing, Connection, Upgrade, TE, Via and
+ * X-Forwarded-* are written afresh.
  */
 import { assert } from '#base/assert.ts';
 
@@ -28,7 +28,10 @@ export interface RequestForward extends OutgoingFraming {
   clientAddress: Uint8Array;
   /** `http` or `https`, for X-Forwarded-Proto. */
   protocol: Uint8Array;
-  /** The client is a proxy whose X-Forwarded-* and Forwarded are believed and extended; else they are replaced. */
+  /**
+   * The client is a proxy whose X-Forwarded-* and Forwarded are believed and extended; else they are
+   * replaced.
+   */
   trustForwarded: boolean;
   /** Ask the upstream to close after this exchange. */
   close: boolean;
@@ -126,8 +129,8 @@ function rules(special: Readonly<Record<number, number>>): Uint8Array {
 }
 
 /**
- * Writes the request head for the upstream at `at` and returns the offset behind it, or −1 when it might not fit
- * before `limit`. `out` may be the array that the head was parsed from, in another place.
+ * Writes the request head for the upstream at `at` and returns the offset behind it, or −1 when it might not
+ * fit before `limit`. `out` may be the array that the head was parsed from, in another place.
  */
 export function writeRequestHead(
   out: Uint8Array,
@@ -172,8 +175,8 @@ export function writeRequestHead(
 }
 
 /**
- * Writes the response head for the client at `at` and returns the offset behind it, or −1 when it might not fit before
- * `limit`. The version sent is this proxy's own, HTTP/1.1 (RFC 9112 section 2.3).
+ * Writes the response head for the client at `at` and returns the offset behind it, or −1 when it might not
+ * fit before `limit`. The version sent is this proxy's own, HTTP/1.1 (RFC 9112 section 2.3).
  */
 export function writeResponseHead(
   out: Uint8Array,
@@ -310,7 +313,10 @@ function writeRequestLine(out: Uint8Array, at: number, head: MessageHead, forwar
   return put(out, position, VERSION_LINE_END);
 }
 
-/** The origin form of the target: `http://host?q` has the path `/?q`, and OPTIONS of a bare authority asks for `*`. */
+/**
+ * The origin form of the target: `http://host?q` has the path `/?q`, and OPTIONS of a bare authority asks for
+ * `*`.
+ */
 function writePath(out: Uint8Array, at: number, head: MessageHead): number {
   const { bytes, base } = head.fields;
   let position = at;
@@ -418,7 +424,9 @@ function writeVia(out: Uint8Array, at: number, minorVersion: number, via: Uint8A
   return put(out, position, END_OF_LINE);
 }
 
-/** RFC 9110 section 7.6.2: only OPTIONS and TRACE count down; the caller has answered those that came with 0. */
+/**
+ * RFC 9110 section 7.6.2: only OPTIONS and TRACE count down; the caller has answered those that came with 0.
+ */
 function spendsMaxForwards(head: MessageHead): boolean {
   return head.maxForwards > 0 && (head.method === Method.Options || head.method === Method.Trace);
 }
@@ -477,7 +485,8 @@ function writeStatusLine(out: Uint8Array, at: number, head: MessageHead, forward
   let position = put(out, at, VERSION_11);
   position = writeDecimal(out, position, forward.status === 0 ? head.status : forward.status);
   out[position++] = SPACE;
-  // A reason phrase belongs to its status; a changed status goes without one, which RFC 9112 section 4 allows.
+  // A reason phrase belongs to its status; a changed status goes without one, which RFC 9112 section 4
+  // allows.
   if (forward.status === 0 || forward.status === head.status) {
     const { bytes, base } = head.fields;
     position = copyOctets(out, position, bytes, base + head.reasonStart, base + head.reasonEnd);

@@ -406,7 +406,8 @@ for (const [why, text, outcome] of RESPONSES) {
 const SAMPLES = [
   ...REFUSED.filter(([, , text]) => text.length < 2000).map(([, , text]) => text),
   ...ACCEPTED.filter(([, text]) => text.length < 2000).map(([, text]) => text),
-  'GET http://a:1/b?c HTTP/1.1\r\nHost: a\r\nConnection: x, keep-alive\r\nX: y\r\nContent-Length: 3\r\n\r\nabc',
+  'GET http://a:1/b?c HTTP/1.1\r\nHost: a\r\nConnection: x, keep-alive\r\n' +
+    'X: y\r\nContent-Length: 3\r\n\r\nabc',
 ];
 
 function facts({ result, head }: Parsed): unknown {
@@ -429,21 +430,24 @@ for (const options of [
   {},
   { allowBareLineFeed: true, allowObsoleteFold: true, mergeIdenticalContentLength: true },
 ]) {
-  test(`a head that comes byte by byte is parsed as when it comes whole, with ${JSON.stringify(options)}`, () => {
-    for (const text of SAMPLES) {
-      const whole = facts(parse(text, options));
-      const bytes = latin1Bytes(text);
-      const head = new MessageHead({ ...STRICT_HEAD_OPTIONS, ...options });
-      let result = 0;
-      for (let end = 0; end <= bytes.length && result === 0; end++) {
-        // Bytes behind `end` must not matter: they are other bytes than the ones that come later.
-        const part = bytes.slice();
-        part.fill(0x21, end);
-        result = parseRequestHead(part, 0, end, head);
+  test(
+    `a head that comes byte by byte is parsed as when it comes ` + `whole, with ${JSON.stringify(options)}`,
+    () => {
+      for (const text of SAMPLES) {
+        const whole = facts(parse(text, options));
+        const bytes = latin1Bytes(text);
+        const head = new MessageHead({ ...STRICT_HEAD_OPTIONS, ...options });
+        let result = 0;
+        for (let end = 0; end <= bytes.length && result === 0; end++) {
+          // Bytes behind `end` must not matter: they are other bytes than the ones that come later.
+          const part = bytes.slice();
+          part.fill(0x21, end);
+          result = parseRequestHead(part, 0, end, head);
+        }
+        assert.deepEqual(facts({ result, head }), whole, JSON.stringify(text));
       }
-      assert.deepEqual(facts({ result, head }), whole, JSON.stringify(text));
-    }
-  });
+    },
+  );
 }
 
 test('parsing goes on at the first incomplete line when the same bytes grow', () => {

@@ -25,25 +25,30 @@ const VERSION_PREFIX = latin1Bytes('HTTP/');
 const VERSION_BYTES = 8;
 
 /**
- * Parses a request head that begins at `offset`, as far as the bytes before `end` go (RFC 9112 sections 2 to 5).
+ * Parses a request head that begins at `offset`, as far as the bytes before `end` go (RFC 9112 sections 2 to
+ * 5).
  *
- * Returns the length of the head in bytes (> 0), 0 when more bytes are needed, or a negated `HttpFault`. After 0, call
- * again with the same `bytes`, `offset` and `into` and a larger `end`: scanning goes on at the first line that was not
- * complete, so a head that comes in drops costs no more than its lines. Any other place starts over by itself; so must
- * `into.reset` when another message comes to stand at the same place.
+ * Returns the length of the head in bytes (> 0), 0 when more bytes are needed, or a negated `HttpFault`.
+ * After 0, call again with the same `bytes`, `offset` and `into` and a larger `end`: scanning goes on at the
+ * first line that was not complete, so a head that comes in drops costs no more than its lines. Any other
+ * place starts over by itself; so must `into.reset` when another message comes to stand at the same place.
  */
 export function parseRequestHead(bytes: Uint8Array, offset: number, end: number, into: MessageHead): number {
   return parseHead(bytes, offset, end, into, true);
 }
 
-/** Parses a response head; as `parseRequestHead`. Faults of responses are answered with 502, whatever their own status. */
+/**
+ * Parses a response head; as `parseRequestHead`. Faults of responses are answered with 502, whatever their
+ * own status.
+ */
 export function parseResponseHead(bytes: Uint8Array, offset: number, end: number, into: MessageHead): number {
   return parseHead(bytes, offset, end, into, false);
 }
 
 /**
- * Parses a whole trailer section, from its first field line to behind its empty line (RFC 9112 section 7.1.2). Only the
- * fields are entered into `into`; they mean nothing for framing or routing. Returns 0 or a negated fault.
+ * Parses a whole trailer section, from its first field line to behind its empty line (RFC 9112 section
+ * 7.1.2). Only the fields are entered into `into`; they mean nothing for framing or routing. Returns 0 or a
+ * negated fault.
  */
 export function parseTrailers(bytes: Uint8Array, start: number, end: number, into: MessageHead): number {
   into.reset(bytes, start);
@@ -165,7 +170,9 @@ function parseRequestLine(bytes: Uint8Array, start: number, limit: number, into:
   return targetFault === 0 ? next : targetFault;
 }
 
-/** HTTP-version SP status-code [SP reason-phrase] (RFC 9112 section 4); servers often leave the last SP out. */
+/**
+ * HTTP-version SP status-code [SP reason-phrase] (RFC 9112 section 4); servers often leave the last SP out.
+ */
 function parseStatusLine(bytes: Uint8Array, start: number, limit: number, into: MessageHead): number {
   const { base } = into.fields;
   into.startLine = start - base;
@@ -195,7 +202,10 @@ function parseStatusLine(bytes: Uint8Array, start: number, limit: number, into: 
   return startLineEnd(bytes, at, limit, into);
 }
 
-/** Reads `HTTP/1.x` octet by octet, so that a line which ends early is refused at once. 1, 0 or a negated fault. */
+/**
+ * Reads `HTTP/1.x` octet by octet, so that a line which ends early is refused at once. 1, 0 or a negated
+ * fault.
+ */
 function parseVersion(bytes: Uint8Array, at: number, limit: number, into: MessageHead): number {
   for (let i = 0; i < VERSION_BYTES; i++) {
     if (at + i === limit) return 0;
@@ -222,8 +232,8 @@ function startLineEnd(bytes: Uint8Array, at: number, limit: number, into: Messag
 }
 
 /**
- * field-name ":" OWS field-value OWS CRLF (RFC 9112 section 5). Returns the offset behind the line, 0 or a negated
- * fault. The field is entered only when its line is complete.
+ * field-name ":" OWS field-value OWS CRLF (RFC 9112 section 5). Returns the offset behind the line, 0 or a
+ * negated fault. The field is entered only when its line is complete.
  */
 function parseFieldLine(bytes: Uint8Array, start: number, limit: number, into: MessageHead): number {
   let at = start;
@@ -274,8 +284,9 @@ function parseFieldLine(bytes: Uint8Array, start: number, limit: number, into: M
 }
 
 /**
- * What follows a name that no colon ends. A response with whitespace there is taken (the forwarded line is written
- * afresh); a request with it is refused (RFC 9112 section 5.1). Returns the offset of the colon, 0 or a negated fault.
+ * What follows a name that no colon ends. A response with whitespace there is taken (the forwarded line is
+ * written afresh); a request with it is refused (RFC 9112 section 5.1). Returns the offset of the colon, 0 or
+ * a negated fault.
  */
 function colonAfterSpace(
   bytes: Uint8Array,

@@ -1,6 +1,6 @@
 /**
- * HTTP/1.1 as bytes: RFC 9112 (messages) and the parts of RFC 9110 (semantics) that a proxy must keep. Pure: no
- * sockets, clocks, timers or randomness; memory comes in as `bytes` with offsets, time as an argument.
+ * HTTP/1.1 as bytes: RFC 9112 (messages) and the parts of RFC 9110 (semantics) that a proxy must keep. Pure:
+ * no sockets, clocks, timers or randomness; memory comes in as `bytes` with offsets, time as an argument.
  *
  * How a message goes through this folder, in order:
  *
@@ -13,12 +13,16 @@
  *   response.ts   a response made here: refusals, redirects, answers of hooks
  *   fault.ts      why a message is refused, and the status that says so
  *
- * Strict by default. What a peer may get wrong and still be served is a named leniency in `HeadOptions`; each is off
- * unless the options turn it on. Framing is never forwarded: a message is its start line, fields, body and trailers,
- * and each side writes Content-Length, Transfer-Encoding and Connection afresh (RFC 9112 section 11.2).
+ * Strict by default. What a peer may get wrong and still be served is a named leniency in `HeadOptions`; each
+ * is off unless the options turn it on. Framing is never forwarded: a message is its start line, fields, body
+ * and trailers, and each side writes Content-Length, Transfer-Encoding and Connection afresh (RFC 9112
+ * section 11.2).
  */
 
-/** Codes of the methods of RFC 9110 section 9 and RFC 5789; `Other` is any other token and is forwarded as it is. */
+/**
+ * Codes of the methods of RFC 9110 section 9 and RFC 5789; `Other` is any other token and is forwarded as it
+ * is.
+ */
 export const Method = Object.freeze({
   Other: 0,
   Get: 1,
@@ -33,7 +37,9 @@ export const Method = Object.freeze({
 } as const);
 export type Method = (typeof Method)[keyof typeof Method];
 
-/** True for methods whose repetition has the effect of one (RFC 9110 section 9.2.2). Unknown methods are not. */
+/**
+ * True for methods whose repetition has the effect of one (RFC 9110 section 9.2.2). Unknown methods are not.
+ */
 export function isIdempotent(method: Method): boolean {
   return (
     method === Method.Get ||

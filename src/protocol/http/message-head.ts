@@ -14,7 +14,9 @@ export interface HeadOptions {
   readonly leadingEmptyLinesMax: number;
   /** Take a lone LF as a line end (RFC 9112 section 2.2 allows it). */
   readonly allowBareLineFeed: boolean;
-  /** Replace obsolete line folding by spaces, in place in the input (RFC 9112 section 5.2), and not refuse it. */
+  /**
+   * Replace obsolete line folding by spaces, in place in the input (RFC 9112 section 5.2), and not refuse it.
+   */
   readonly allowObsoleteFold: boolean;
   /** Take repeated and listed Content-Length of one value as that value (RFC 9110 section 8.6). */
   readonly mergeIdenticalContentLength: boolean;
@@ -24,7 +26,9 @@ export interface HeadOptions {
   readonly allowRawTarget: boolean;
 }
 
-/** Strict: no leniency but one empty line before a request, which RFC 9112 section 2.2 asks servers to skip. */
+/**
+ * Strict: no leniency but one empty line before a request, which RFC 9112 section 2.2 asks servers to skip.
+ */
 export const STRICT_HEAD_OPTIONS: HeadOptions = Object.freeze({
   // Fits a receive slot of 16 KiB; nginx allows 32 KiB in all and 8 KiB a line, HAProxy 16 KiB.
   headBytesMax: 16 * 1024,
@@ -58,7 +62,9 @@ export const HeadFlag = Object.freeze({
   TeTrailers: 1 << 6,
   /** An Upgrade field is present in an HTTP/1.1 message whose Connection has upgrade. */
   Upgrade: 1 << 7,
-  /** That Upgrade names one protocol which may be forwarded (never h2c, HTTP or TLS; RFC 9113 section 3.1). */
+  /**
+   * That Upgrade names one protocol which may be forwarded (never h2c, HTTP or TLS; RFC 9113 section 3.1).
+   */
   UpgradeForwardable: 1 << 8,
   /** Framing was repaired by a leniency: close the connection after this message. */
   FramingRepaired: 1 << 9,
@@ -74,8 +80,9 @@ export const HeadFlag = Object.freeze({
 } as const);
 
 /**
- * One parsed head: mutable and reused, filled by `parseRequestHead` or `parseResponseHead`. All offsets are relative
- * to `fields.base` and are valid only while the bytes stay where they are. Strings are made only by the methods.
+ * One parsed head: mutable and reused, filled by `parseRequestHead` or `parseResponseHead`. All offsets are
+ * relative to `fields.base` and are valid only while the bytes stay where they are. Strings are made only by
+ * the methods.
  */
 export class MessageHead {
   readonly options: HeadOptions;
@@ -112,7 +119,10 @@ export class MessageHead {
   /** Path with query inside the target; empty for `http://host` and authority form. */
   pathStart = 0;
   pathEnd = 0;
-  /** Host with port that the request is for: of the target if it has one (it wins), else of Host; may be empty. */
+  /**
+   * Host with port that the request is for: of the target if it has one (it wins), else of Host; may be
+   * empty.
+   */
   authorityStart = 0;
   authorityEnd = 0;
   /** Absolute form with the scheme https. */
@@ -166,7 +176,9 @@ export class MessageHead {
     this.length = 0;
   }
 
-  /** The bytes were moved: all offsets go on to hold from `base` of `bytes`. A head half parsed goes on there. */
+  /**
+   * The bytes were moved: all offsets go on to hold from `base` of `bytes`. A head half parsed goes on there.
+   */
   moveTo(bytes: Uint8Array, base: number): void {
     this.fields.bytes = bytes;
     this.fields.base = base;

@@ -1,4 +1,7 @@
-/** Octets and classes of octets of RFC 9110 section 5.6 and RFC 3986, as one table that every scanner here shares. */
+/**
+ * Octets and classes of octets of RFC 9110 section 5.6 and RFC 3986, as one table that every scanner here
+ * shares.
+ */
 
 export const TAB = 0x09;
 export const LINE_FEED = 0x0a;
@@ -11,13 +14,17 @@ export const SEMICOLON = 0x3b;
 /** tchar of RFC 9110 section 5.6.2: methods, field names, codings. */
 export const TOKEN = 1;
 /**
- * What may stand in a request target: visible ASCII without `#`, `"`, `<` and `>`. RFC 3986 allows less, but browsers
- * send `|`, `^`, backquote, braces, brackets and backslash raw in queries, and none of them can end or split the line.
+ * What may stand in a request target: visible ASCII without `#`, `"`, `<` and `>`. RFC 3986 allows less, but
+ * browsers send `|`, `^`, backquote, braces, brackets and backslash raw in queries, and none of them can end
+ * or split the line.
  */
 export const TARGET = 2;
 /** field-vchar, SP and HTAB of RFC 9110 section 5.5; obs-text is let through as opaque bytes. */
 export const VALUE = 4;
-/** Octets of a host name as this proxy routes it: the unreserved set of RFC 3986, no percent or sub-delimiters. */
+/**
+ * Octets of a host name as this proxy routes it: the unreserved set of RFC 3986, no percent or
+ * sub-delimiters.
+ */
 export const HOST = 8;
 /** Hexadecimal digits, colon and dot: the inside of an IPv6 literal. */
 export const IP_LITERAL = 16;
@@ -67,8 +74,8 @@ export function latin1Text(bytes: Uint8Array, start: number, end: number): strin
 }
 
 /**
- * True when the octets from `start` equal `pattern`, which is lower case, ignoring ASCII case. Only for spans of token
- * octets, where setting bit 5 makes no two of them collide with a letter, digit or hyphen.
+ * True when the octets from `start` equal `pattern`, which is lower case, ignoring ASCII case. Only for spans
+ * of token octets, where setting bit 5 makes no two of them collide with a letter, digit or hyphen.
  */
 export function equalsIgnoringCase(bytes: Uint8Array, start: number, pattern: Uint8Array): boolean {
   for (let i = 0; i < pattern.length; i++) {
@@ -78,8 +85,8 @@ export function equalsIgnoringCase(bytes: Uint8Array, start: number, pattern: Ui
 }
 
 /**
- * Copies `source[start..end)` to `target[at…]` and returns the offset behind it. The two may be the same array, not
- * overlapping spans. Short spans are copied by a loop: below some 24 bytes that beats the call.
+ * Copies `source[start..end)` to `target[at…]` and returns the offset behind it. The two may be the same
+ * array, not overlapping spans. Short spans are copied by a loop: below some 24 bytes that beats the call.
  */
 export function copyOctets(
   target: Uint8Array,

@@ -13,8 +13,8 @@ const HTTPS = latin1Bytes('https://');
 const PORT_MAX = 65535;
 
 /**
- * Takes apart the target of `head`, whose octets have been checked to be of the class TARGET, by the four forms of
- * RFC 9112 section 3.2. Returns 0, or a negated fault.
+ * Takes apart the target of `head`, whose octets have been checked to be of the class TARGET, by the four
+ * forms of RFC 9112 section 3.2. Returns 0, or a negated fault.
  */
 export function parseTarget(head: MessageHead): number {
   const { bytes, base } = head.fields;
@@ -77,9 +77,9 @@ function parseAbsoluteForm(head: MessageHead, bytes: Uint8Array): number {
 }
 
 /**
- * Checks `host [":" port]` from `start` to before `end`. Returns the port, 0 when there is none (or it is empty or 0),
- * −1 when the host is empty or any part is malformed. Narrower than RFC 3986: a host with percent-encoding or
- * sub-delimiters cannot be routed by name, and a comma would hide two hosts in one.
+ * Checks `host [":" port]` from `start` to before `end`. Returns the port, 0 when there is none (or it is
+ * empty or 0), −1 when the host is empty or any part is malformed. Narrower than RFC 3986: a host with
+ * percent-encoding or sub-delimiters cannot be routed by name, and a comma would hide two hosts in one.
  */
 export function checkAuthority(bytes: Uint8Array, start: number, end: number): number {
   let at = start;

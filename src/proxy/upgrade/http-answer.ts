@@ -1,7 +1,10 @@
 import type { RequestVerdict } from '#proxy/hooks/hooks.ts';
 import { FieldEdits } from '#protocol/http/edits.ts';
 import { httpFaultFact } from '#protocol/http/fault.ts';
-import { REASON_FIELD, refusalBody } from '#protocol/http/response.ts';
+import { REASON_FIELD, refusalBody, writeOwnResponse } from '#protocol/http/response.ts';
+
+import type { HttpEngine } from './http.ts';
+import type { BodyPump } from './http-body-pump.ts';
 
 /** Reasons of this node's own answers: in the Rampart-Reason field, the body, and the trace. */
 export const AnswerReason = Object.freeze({
@@ -23,6 +26,36 @@ export interface Answer {
   readonly body: Uint8Array;
   /** For the trace. */
   readonly why: string;
+}
+
+/** What the answer's head has to say of the connection and the request. */
+export interface AnswerHow {
+  readonly engine: HttpEngine;
+  /** The request was HEAD. */
+  readonly isHead: boolean;
+  /** The connection ends behind the answer. */
+  readonly close: boolean;
+  readonly minorVersion: number;
+}
+
+/** Stages an answer in `down`, which has begun for the client. False when there is no room for its head. */
+export function stageAnswer(down: BodyPump, answer: Answer, how: AnswerHow): boolean {
+  const { engine, isHead } = how;
+  const at = down.open();
+  if (at < 0) return false;
+  const end = writeOwnResponse(engine.io.arena.bytes, at, down.limit, {
+    status: answer.status,
+    date: engine.date(),
+    fields: answer.fields,
+    body: answer.body,
+    omitBody: true,
+    close: how.close,
+    keepAlive: how.minorVersion === 0,
+  });
+  if (end < 0) return false;
+  down.extend(end);
+  if (!isHead && answer.status !== 204 && answer.status !== 304) down.bodyFrom(answer.body);
+  return true;
 }
 
 /** A refusal: a status, with its reason where both client and log see it. */

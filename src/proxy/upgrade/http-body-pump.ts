@@ -19,16 +19,16 @@ export interface PumpOwner {
 }
 
 /**
- * Moves one message from a source socket to a sink: the head that was staged, then the body, framed as the sink's side
- * wants it. Reused from message to message.
+ * Moves one message from a source socket to a sink: the head that was staged, then the body, framed as the
+ * sink's side wants it. Reused from message to message.
  *
  * ```
  *  source.in ─► reader ─┬─ same framing: the slot itself is sent ──────────────► sink.send
  *                       ├─ other framing: spans are copied into one chunk ► out ─► sink.send
  *                       └─ transform: copy ► hook's function ► result ────► out ─► sink.send
  * ```
- * At most one buffer is being sent and one is staged; the source is read again only when its input is used up. So
- * each side waits for the other.
+ * At most one buffer is being sent and one is staged; the source is read again only when its input is used
+ * up. So each side waits for the other.
  */
 export class BodyPump {
   readonly reader = new BodyReader();
@@ -81,7 +81,9 @@ export class BodyPump {
     this.reader.begin(BodyFraming.None, 0);
   }
 
-  /** How the body comes and goes. `chunked` frames it as chunks on the way out; else its bytes go as they are. */
+  /**
+   * How the body comes and goes. `chunked` frames it as chunks on the way out; else its bytes go as they are.
+   */
   frame(framing: BodyFraming, length: number, chunked: boolean): void {
     this.reader.begin(framing, length);
     this.#chunked = chunked;
@@ -107,8 +109,8 @@ export class BodyPump {
   }
 
   /**
-   * Offset where a head may be written: behind what is staged, or at the beginning of a fresh slot. −1 when no slot is
-   * left. Follow with `extend`, or with `closeEmpty` when nothing was written.
+   * Offset where a head may be written: behind what is staged, or at the beginning of a fresh slot. −1 when
+   * no slot is left. Follow with `extend`, or with `closeEmpty` when nothing was written.
    */
   open(): number {
     return this.#outSlot >= 0 || this.#openOut() ? this.#outEnd : -1;
@@ -143,7 +145,8 @@ export class BodyPump {
   }
 
   /**
-   * Moves what can be moved. Returns 0, or the negated fault of a malformed body: then nothing more may be sent.
+   * Moves what can be moved. Returns 0, or the negated fault of a malformed body: then nothing more may be
+   * sent.
    *
    * @throws what a transform throws
    */

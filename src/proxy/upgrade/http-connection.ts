@@ -8,14 +8,16 @@ import type { HttpExchange } from './http-exchange.ts';
 import { HttpSocket } from './http-socket.ts';
 import type { UpstreamGroup } from './http-upstream-pool.ts';
 
-/** How long the rest of a client's bytes is read and dropped behind our last answer (RFC 9112 section 9.6). */
+/**
+ * How long the rest of a client's bytes is read and dropped behind our last answer (RFC 9112 section 9.6).
+ */
 const LINGER_MS = 2000;
 /** Bytes dropped at most meanwhile: enough for what was under way, not for an upload that goes on. */
 const LINGER_BYTES_MAX = 1024 * 1024;
 
 /**
- * One client connection. It is idle, or has one exchange; requests that come meanwhile wait in the kernel or in the one
- * input slot, so answers leave in the order of the requests (RFC 9112 section 9.3.2).
+ * One client connection. It is idle, or has one exchange; requests that come meanwhile wait in the kernel or
+ * in the one input slot, so answers leave in the order of the requests (RFC 9112 section 9.3.2).
  *
  * ```
  *  idle ──first byte──► exchange ──► idle …          until Connection: close, FIN, a fault, a limit
@@ -58,7 +60,7 @@ export class HttpConnection extends HttpSocket {
       return;
     }
     if (prefixLength === 0) {
-      this.streams.release(prefixOffset);
+      this.engine.streams.release(prefixOffset);
       this.receive();
       return;
     }
@@ -99,8 +101,8 @@ export class HttpConnection extends HttpSocket {
   }
 
   /**
-   * The last answer is on its way: says so with FIN and reads on for a while, because closing with unread input would
-   * make the kernel send RST, and the client lose the answer.
+   * The last answer is on its way: says so with FIN and reads on for a while, because closing with unread
+   * input would make the kernel send RST, and the client lose the answer.
    */
   linger(): void {
     this.exchange = null;
@@ -170,9 +172,5 @@ export class HttpConnection extends HttpSocket {
     while (this.inSlot >= 0) this.dropInput();
     if (this.#lingeredBytes > LINGER_BYTES_MAX) this.finish(CloseReason.Limit);
     else this.receive();
-  }
-
-  private get streams() {
-    return this.world.streams;
   }
 }

@@ -12,7 +12,7 @@ import { parseRequestHead, parseResponseHead } from '#protocol/http/head.ts';
 import { isIdempotent, Method } from '#protocol/http/http.ts';
 import { HeadFlag, MessageHead } from '#protocol/http/message-head.ts';
 import { latin1Bytes } from '#protocol/http/octets.ts';
-import { CONTINUE_RESPONSE, writeOwnResponse } from '#protocol/http/response.ts';
+import { CONTINUE_RESPONSE } from '#protocol/http/response.ts';
 
 import type { HttpEngine } from './http.ts';
 import {
@@ -22,11 +22,14 @@ import {
   faultReason,
   faultRefusal,
   refusal,
+  stageAnswer,
   verdictAnswer,
 } from './http-answer.ts';
 import { BodyPump, type PumpOwner } from './http-body-pump.ts';
 import type { HttpConnection } from './http-connection.ts';
+import { Await, Due, ExchangeClock } from './http-exchange-clock.ts';
 import { HookRequest, HookResponse } from './http-fields.ts';
+import { RetryCopy } from './http-retry.ts';
 import { HttpTunnel } from './http-tunnel.ts';
 import { UpstreamConnection, type UpstreamGroup, type UpstreamUser } from './http-upstream-pool.ts';
 
@@ -53,13 +56,6 @@ type Response = (typeof Response)[keyof typeof Response];
 
 /** Interim responses to one request: an upstream that sends more is broken. */
 const INTERIM_MAX = 32;
-/**
- * How long a client that has sent FIN behind its whole request still gets the beginning of its response. It may have
- * half-closed, which is its right, or be gone, which looks the same until something is sent to it.
- */
-const HALF_CLOSED_MS = 5000;
-/** A body must bring this many bytes in `bodyIdleMs`, or its sender counts as silent. */
-const BODY_BYTES_MIN = 256;
 const NO_BYTES = new Uint8Array(0);
 
 /** One request and its response, from the first byte of the one to the last of the other. Reused. */
@@ -85,17 +81,10 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
   #closeDelimited = false;
   #sentContinue = false;
   #interims = 0;
-  #halfClosedAt = 0;
-  /** Monotonic milliseconds of the last progress on each side, and of the step that is being waited for. */
-  #clientAt = 0;
-  #upstreamAt = 0;
-  #stepAt = 0;
-  #bodyBytes = 0;
+  readonly #clock = new ExchangeClock();
   #plan: DialPlan | null = null;
   #group: UpstreamGroup | null = null;
-  /** Slot with the forwarded head, as long as it may be sent again; −1 for none. */
-  #retrySlot = -1;
-  #retryLength = 0;
+  readonly #retry: RetryCopy;
   #requestVerdict: Extract<RequestVerdict, { action: 'forward' }> | null = null;
   #responseVerdict: Extract<ResponseVerdict, { action: 'forward' }> | null = null;
   #hookRequest: HookRequest | null = null;
@@ -106,12 +95,12 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#engine = engine;
     this.#request = new MessageHead(engine.headOptions);
     this.#response = new MessageHead(engine.headOptions);
+    this.#retry = new RetryCopy(engine.io, engine.retries);
   }
 
   /** Begins for the next request of `connection`, whose first bytes are here. */
   begin(connection: HttpConnection): void {
     assert(this.#phase === Phase.Free);
-    const now = this.#engine.io.now();
     this.#serial++;
     this.#connection = connection;
     this.#phase = Phase.Head;
@@ -123,20 +112,16 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#closeDelimited = false;
     this.#sentContinue = false;
     this.#interims = 0;
-    this.#halfClosedAt = 0;
-    this.#clientAt = now;
-    this.#upstreamAt = now;
-    this.#stepAt = now;
-    this.#bodyBytes = 0;
+    this.#clock.begin(this.#engine.io.now());
     this.#request.invalidate();
     this.#response.invalidate();
   }
 
-  // --- the client's side -----------------------------------------------------------------------------------------
+  // --- the client's side -----------------------------------------------------------------------------------
 
   /** The client's input has grown. */
   onClientInput(): void {
-    this.#clientAt = this.#engine.io.now();
+    this.#clock.clientAt = this.#engine.io.now();
     if (this.#phase === Phase.Head) this.#parseRequest();
     else if (this.#phase === Phase.Forwarding) this.#runUp();
     else if (this.#phase === Phase.Tunneling) this.#openTunnel();
@@ -162,7 +147,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       return;
     }
     this.#closing = true;
-    this.#halfClosedAt = this.#engine.io.now();
+    this.#clock.halfClosedAt = this.#engine.io.now();
   }
 
   /** A send to the client is over. */
@@ -172,7 +157,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       this.#abortBoth(CloseReason.ClientError);
       return;
     }
-    this.#clientAt = this.#engine.io.now();
+    this.#clock.clientAt = this.#engine.io.now();
     if (this.#responsePhase === Response.Blocked) this.#continueBlocked();
     else if (this.#phase === Phase.Tunneling) this.#openTunnel();
     else this.#runDown();
@@ -200,12 +185,12 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       }
     }
     this.#engine.increment(Counter.RequestsIn);
-    this.#stepAt = this.#engine.io.now();
+    this.#clock.stepAt = this.#engine.io.now();
     if (this.#engine.worker.tracer.enabled) this.#traceRequest();
     this.#decide();
   }
 
-  // --- deciding --------------------------------------------------------------------------------------------------
+  // --- deciding --------------------------------------------------------------------------------------------
 
   #decide(): void {
     const request = this.#request;
@@ -235,21 +220,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
 
   #askRequestHook(hook: NonNullable<HttpEngine['options']['hooks']['request']>): void {
     try {
-      const verdict = hook(this.#hookRequest as HookRequest);
-      if (!(verdict instanceof Promise)) {
-        this.#applyRequest(verdict);
-        return;
-      }
-      this.#phase = Phase.Deciding;
-      const serial = this.#serial;
-      verdict.then(
-        (later) => {
-          if (serial === this.#serial) this.#guarded(() => this.#applyRequest(later));
-        },
-        () => {
-          if (serial === this.#serial) this.#answer(refusal(500, AnswerReason.HookFailed));
-        },
-      );
+      this.#when(hook(this.#hookRequest as HookRequest), (verdict) => this.#applyRequest(verdict));
     } catch (error) {
       this.#failedHook(error);
     }
@@ -264,13 +235,25 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     }
   }
 
-  /** Runs what goes on after an asynchronous hook; what it throws is the hook's failure. */
-  #guarded(step: () => void): void {
-    try {
-      step();
-    } catch (error) {
-      this.#failedHook(error);
+  /**
+   * Goes on with what is here or comes later. What comes when the exchange is over is dropped; what is thrown
+   * or rejected is the hook's failure.
+   */
+  #when<T>(answer: T | Promise<T>, step: (value: T) => void): void {
+    if (!(answer instanceof Promise)) {
+      step(answer);
+      return;
     }
+    if (this.#phase === Phase.Head) this.#phase = Phase.Deciding;
+    const serial = this.#serial;
+    answer
+      .then((value) => {
+        if (serial === this.#serial) step(value);
+      })
+      .catch((error: unknown) => {
+        if (serial === this.#serial) this.#failedHook(error);
+        else if (!(error instanceof RampartError)) throw error;
+      });
   }
 
   /** A hook threw, or gave what cannot be written. Anything else is a fault of this program and ends it. */
@@ -301,20 +284,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       destination,
       via: verdict?.via ?? route,
     });
-    if (!(plan instanceof Promise)) {
-      this.#applyPlan(plan, ownWay);
-      return;
-    }
-    this.#phase = Phase.Deciding;
-    const serial = this.#serial;
-    plan.then(
-      (later) => {
-        if (serial === this.#serial) this.#applyPlan(later, ownWay);
-      },
-      () => {
-        if (serial === this.#serial) this.#answer(refusal(500, AnswerReason.HookFailed));
-      },
-    );
+    this.#when(plan, (decided) => this.#applyPlan(decided, ownWay));
   }
 
   #applyPlan(plan: DialPlan | DialRefusal, ownWay: boolean): void {
@@ -334,7 +304,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#connect();
   }
 
-  // --- connecting ------------------------------------------------------------------------------------------------
+  // --- connecting ------------------------------------------------------------------------------------------
 
   #connect(): void {
     const plan = this.#plan as DialPlan;
@@ -377,11 +347,18 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       group.give(upstream, this.#engine.io.now());
       return;
     }
-    if (this.#retrySlot >= 0) this.#sendAgain(upstream);
-    else this.#guarded(() => this.#forward(upstream));
+    if (this.#retry.held) {
+      this.#sendAgain(upstream);
+      return;
+    }
+    try {
+      this.#forward(upstream);
+    } catch (error) {
+      this.#failedHook(error);
+    }
   }
 
-  // --- the request on its way up ---------------------------------------------------------------------------------
+  // --- the request on its way up ---------------------------------------------------------------------------
 
   #forward(upstream: UpstreamConnection): void {
     const connection = this.#connection as HttpConnection;
@@ -407,8 +384,8 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       request.moveTo(fields.bytes.slice(fields.base, fields.base + request.length), 0);
     }
     connection.consumeTo(connection.inAt);
-    this.#stepAt = this.#engine.io.now();
-    this.#upstreamAt = this.#stepAt;
+    this.#clock.stepAt = this.#engine.io.now();
+    this.#clock.upstreamAt = this.#clock.stepAt;
     this.#runUp();
     upstream.receive();
   }
@@ -451,7 +428,8 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       return false;
     }
     this.#up.extend(end);
-    this.#keepForRetry(upstream, at, end, framing);
+    const repeatable = framing === BodyFraming.None && isIdempotent(this.#upstreamMethod);
+    if (repeatable && upstream.requests > 0) this.#retry.keep(at, end);
     return true;
   }
 
@@ -472,29 +450,8 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     return latin1Bytes(port === 80 ? name : `${name}:${port}`);
   }
 
-  /**
-   * A used connection may be closed by the upstream just when the request goes out (RFC 9112 section 9.3.1). An idempotent
-   * request without a body is then sent again, once, on a fresh one; no other is (RFC 9110 section 9.2.2).
-   */
-  #keepForRetry(upstream: UpstreamConnection, start: number, end: number, framing: BodyFraming): void {
-    if (upstream.requests === 0 || framing !== BodyFraming.None) return;
-    const { retries, io } = this.#engine;
-    if (!isIdempotent(this.#upstreamMethod) || end - start > retries.slotBytes) return;
-    this.#retrySlot = retries.acquire();
-    if (this.#retrySlot < 0) return;
-    io.arena.bytes.copyWithin(this.#retrySlot, start, end);
-    this.#retryLength = end - start;
-  }
-
-  #forgetRetry(): void {
-    if (this.#retrySlot < 0) return;
-    this.#engine.retries.release(this.#retrySlot);
-    this.#retrySlot = -1;
-  }
-
   #sendAgain(upstream: UpstreamConnection): void {
     const connection = this.#connection as HttpConnection;
-    const length = this.#retryLength;
     this.#phase = Phase.Forwarding;
     this.#upstream = upstream;
     upstream.user = this;
@@ -506,9 +463,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       this.#answer(refusal(503, AnswerReason.Overloaded));
       return;
     }
-    this.#engine.io.arena.bytes.copyWithin(at, this.#retrySlot, this.#retrySlot + length);
-    this.#forgetRetry();
-    this.#up.extend(at + length);
+    this.#up.extend(this.#retry.spend(at));
     this.#runUp();
     upstream.receive();
   }
@@ -525,7 +480,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       this.#failedTransform();
       return;
     }
-    this.#bodyBytes += this.#up.contentBytes - before;
+    this.#clock.bodyBytes += this.#up.contentBytes - before;
     if (fault < 0) {
       this.#engine.increment(Counter.RequestsMalformed);
       this.#closing = true;
@@ -538,7 +493,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
   }
 
   onUpstreamSent(errno: number): void {
-    this.#upstreamAt = this.#engine.io.now();
+    this.#clock.upstreamAt = this.#engine.io.now();
     if (errno !== 0) {
       // What the upstream said before it stopped reading may still come: a refusal of this body, for one.
       this.#requestBroken = true;
@@ -550,7 +505,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     if (this.#phase !== Phase.Forwarding) return;
     if (!this.#up.drained) this.#runUp();
     if (this.#phase === Phase.Forwarding && this.#up.drained) {
-      this.#stepAt = this.#upstreamAt;
+      this.#clock.stepAt = this.#clock.upstreamAt;
       if (this.#down.drained && this.#responsePhase === Response.Body) this.#runDown();
     }
   }
@@ -570,10 +525,10 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     }
   }
 
-  // --- the response on its way down ------------------------------------------------------------------------------
+  // --- the response on its way down ------------------------------------------------------------------------
 
   onUpstreamInput(): void {
-    this.#upstreamAt = this.#engine.io.now();
+    this.#clock.upstreamAt = this.#engine.io.now();
     if (this.#responsePhase === Response.Awaited) this.#parseResponse();
     else if (this.#responsePhase === Response.Body) this.#runDown();
   }
@@ -590,7 +545,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       return;
     }
     const untouched = !upstream.hasParked && this.#interims === 0 && this.#responsePhase === Response.Awaited;
-    if (untouched && this.#retrySlot >= 0) {
+    if (untouched && this.#retry.held) {
       this.#engine.increment(Counter.UpstreamRetries);
       this.#dropUpstream();
       this.#up.abandon();
@@ -615,7 +570,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
         this.#answer(refusal(502, faultReason(length)));
         return;
       }
-      this.#forgetRetry();
+      this.#retry.forget();
       const { status } = this.#response;
       if (status >= 200 || status === 101) {
         upstream.inAt += length;
@@ -628,7 +583,10 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     if (!upstream.closed) upstream.receive();
   }
 
-  /** RFC 9110 section 15.2: every 1xx goes on as it comes, save to HTTP/1.0. False when it has to wait, or failed. */
+  /**
+   * RFC 9110 section 15.2: every 1xx goes on as it comes, save to HTTP/1.0. False when it has to wait, or
+   * failed.
+   */
   #forwardInterim(): boolean {
     const connection = this.#connection as HttpConnection;
     if (++this.#interims > INTERIM_MAX) {
@@ -653,18 +611,20 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
         this.#interims--;
         return false;
       }
-      this.#flushDown();
+      this.#down.run();
     }
     if (isContinue && this.#up.paused) {
       this.#sentContinue = true;
       this.#up.paused = false;
-      this.#clientAt = this.#engine.io.now();
+      this.#clock.clientAt = this.#engine.io.now();
       this.#runUp();
     }
     return this.#phase === Phase.Forwarding && !connection.closed;
   }
 
-  /** Writes the response head by `engine.responseForward`. False when it waits for room, or was answered 502. */
+  /**
+   * Writes the response head by `engine.responseForward`. False when it waits for room, or was answered 502.
+   */
   #writeDown(): boolean {
     const down = this.#down;
     const hadStaged = down.hasStaged;
@@ -710,20 +670,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#hookResponse = new HookResponse(this.#hookRequest as HookRequest, response);
     this.#responsePhase = Response.Deciding;
     try {
-      const verdict = hooks.response(this.#hookResponse);
-      if (!(verdict instanceof Promise)) {
-        this.#applyResponse(verdict);
-        return;
-      }
-      const serial = this.#serial;
-      verdict.then(
-        (later) => {
-          if (serial === this.#serial) this.#guarded(() => this.#applyResponse(later));
-        },
-        () => {
-          if (serial === this.#serial) this.#answer(refusal(500, AnswerReason.HookFailed));
-        },
-      );
+      this.#when(hooks.response(this.#hookResponse), (verdict) => this.#applyResponse(verdict));
     } catch (error) {
       this.#failedHook(error);
     }
@@ -787,10 +734,6 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     return framing === BodyFraming.Length ? contentLength : 0;
   }
 
-  #flushDown(): void {
-    this.#down.run();
-  }
-
   #runDown(): void {
     const upstream = this.#upstream;
     const connection = this.#connection as HttpConnection;
@@ -814,7 +757,9 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     if (!connection.sending && this.#upstream === null) this.#complete();
   }
 
-  /** The whole response is here. Its connection serves another request only if both messages ended cleanly. */
+  /**
+   * The whole response is here. Its connection serves another request only if both messages ended cleanly.
+   */
   #releaseUpstream(upstream: UpstreamConnection): void {
     const requestDone = this.#up.drained && !this.#requestBroken;
     // The last bytes of the request are on their way: their completion comes, and this is asked again.
@@ -831,7 +776,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     else upstream.discard();
   }
 
-  // --- after 101 -------------------------------------------------------------------------------------------------
+  // --- after 101 -------------------------------------------------------------------------------------------
 
   #beginTunnel(): void {
     this.#phase = Phase.Tunneling;
@@ -839,7 +784,9 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#openTunnel();
   }
 
-  /** When the head and early bytes have gone down and nothing is under way, both descriptors go to the relay. */
+  /**
+   * When the head and early bytes have gone down and nothing is under way, both descriptors go to the relay.
+   */
   #openTunnel(): void {
     const connection = this.#connection as HttpConnection;
     const upstream = this.#upstream as UpstreamConnection;
@@ -852,7 +799,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     new HttpTunnel(this.#engine.worker.relays, connection, upstream);
   }
 
-  // --- answers of our own ----------------------------------------------------------------------------------------
+  // --- answers of our own ----------------------------------------------------------------------------------
 
   /** Answers by this node itself. Only while nothing of a final response has been written. */
   #answer(answer: Answer): void {
@@ -870,27 +817,17 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     if (engine.worker.tracer.enabled) this.#trace('response', `${answer.status} ${answer.why}`);
     const down = this.#down;
     down.begin(null, connection, this);
-    const at = down.open();
-    const omitBody = request.method === Method.Head;
-    const end =
-      at < 0
-        ? -1
-        : writeOwnResponse(engine.io.arena.bytes, at, down.limit, {
-            status: answer.status,
-            date: engine.date(),
-            fields: answer.fields,
-            body: answer.body,
-            omitBody: true,
-            close: this.#closing,
-            keepAlive: request.minorVersion === 0,
-          });
-    if (end < 0) {
+    const how = {
+      engine,
+      isHead: request.method === Method.Head,
+      close: this.#closing,
+      minorVersion: request.minorVersion,
+    };
+    if (!stageAnswer(down, answer, how)) {
       // No memory, or a hook's fields are larger than a slot: there is no way to say so.
       this.#abortBoth(CloseReason.Limit);
       return;
     }
-    down.extend(end);
-    if (!omitBody && answer.status !== 204 && answer.status !== 304) down.bodyFrom(answer.body);
     if (connection.inSlot >= 0) connection.consumeTo(connection.inAt);
     this.#runDown();
   }
@@ -901,7 +838,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     return requestFraming(this.#request) === BodyFraming.None;
   }
 
-  // --- the end ---------------------------------------------------------------------------------------------------
+  // --- the end ---------------------------------------------------------------------------------------------
 
   #complete(): void {
     const connection = this.#connection as HttpConnection;
@@ -937,7 +874,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
   #free(): void {
     this.#serial++;
     this.#phase = Phase.Free;
-    this.#forgetRetry();
+    this.#retry.forget();
     this.#up.abandon();
     this.#down.abandon();
     this.#connection = null;
@@ -950,81 +887,65 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#engine.giveExchange(this);
   }
 
-  // --- time ------------------------------------------------------------------------------------------------------
+  // --- time ------------------------------------------------------------------------------------------------
 
   /** Looks whether a limit of time is reached; `now` in monotonic milliseconds. */
   sweep(now: number): void {
-    const { limits } = this.#engine.worker;
-    const connection = this.#connection as HttpConnection;
-    if (this.#phase === Phase.Head) {
-      if (now - this.#stepAt < limits.headMs) return;
-      this.#engine.increment(Counter.ClientTimeouts);
-      this.#answer(refusal(408, AnswerReason.RequestTimeout));
-      return;
-    }
-    if (connection.sending && now - this.#clientAt >= limits.bodyIdleMs) {
-      this.#engine.increment(Counter.ClientTimeouts);
-      this.#abortBoth(CloseReason.ClientIdle);
-      return;
-    }
-    if (this.#phase === Phase.Forwarding) this.#sweepForwarding(now);
-    else if (this.#phase === Phase.Answering && this.#down.stalled) this.#runDown();
-  }
-
-  #sweepForwarding(now: number): void {
-    const { limits } = this.#engine.worker;
     if (this.#up.stalled) this.#runUp();
-    if (this.#phase === Phase.Forwarding && this.#down.stalled) this.#runDown();
-    if (this.#phase !== Phase.Forwarding) return;
-    if (this.#up.paused && now - this.#stepAt >= limits.continueMs) this.#continueByOurselves(now);
-    const connection = this.#connection as HttpConnection;
-    const upstream = this.#upstream;
-    if (upstream === null) return;
-    if (this.#up.wantsInput && connection.receiving) {
-      if (!this.#sweepRequestBody(now)) return;
-    } else this.#resetBodyWindow(now);
-    if (upstream.sending && now - this.#upstreamAt >= limits.bodyIdleMs) {
-      this.#upstreamTimeout(CloseReason.OriginError);
-    } else if (this.#responsePhase === Response.Body) {
-      const waits = this.#down.wantsInput && upstream.receiving;
-      if (waits && now - this.#upstreamAt >= limits.bodyIdleMs)
-        this.#upstreamTimeout(CloseReason.OriginError);
-    } else if (this.#responsePhase === Response.Awaited && (this.#up.drained || this.#requestBroken)) {
-      const gone = this.#halfClosedAt > 0 && now - this.#halfClosedAt >= HALF_CLOSED_MS;
-      if (gone) {
+    if (this.#down.stalled) this.#runDown();
+    if (this.#phase === Phase.Free) return;
+    const { limits } = this.#engine.worker;
+    const due = this.#clock.due(now, limits, this.#awaits());
+    switch (due) {
+      case Due.Nothing:
+        return;
+      case Due.Continue:
+        this.#continueByOurselves(now);
+        return;
+      case Due.ClientSlow:
+        this.#closing = true;
+        this.#engine.increment(Counter.ClientTimeouts);
+        if (this.#responded) this.#abortBoth(CloseReason.ClientIdle);
+        else this.#answer(refusal(408, AnswerReason.RequestTimeout));
+        return;
+      case Due.ClientStalled:
+        this.#engine.increment(Counter.ClientTimeouts);
+        this.#abortBoth(CloseReason.ClientIdle);
+        return;
+      case Due.ClientGone:
         this.#engine.increment(Counter.ClientAborts);
         this.#abortBoth(CloseReason.ClientClosed);
-      } else if (now - this.#upstreamAt >= limits.responseMs) this.#upstreamTimeout(CloseReason.OriginError);
+        return;
+      case Due.UpstreamSlow:
+        this.#engine.increment(Counter.UpstreamTimeouts);
+        if (this.#responded) this.#abortBoth(CloseReason.OriginError);
+        else this.#answer(refusal(504, AnswerReason.ResponseTimeout));
+        return;
+      default:
+        due satisfies never;
     }
   }
 
-  /** False when the client was too slow. A few bytes now and then do not count as progress (RFC 9110 section 15.5.9). */
-  #sweepRequestBody(now: number): boolean {
-    if (now - this.#stepAt < this.#engine.worker.limits.bodyIdleMs) return true;
-    if (this.#bodyBytes >= BODY_BYTES_MIN) {
-      this.#resetBodyWindow(now);
-      return true;
-    }
-    this.#engine.increment(Counter.ClientTimeouts);
-    this.#closing = true;
-    if (this.#responded) this.#abortBoth(CloseReason.ClientIdle);
-    else this.#answer(refusal(408, AnswerReason.RequestTimeout));
-    return false;
+  /** The `Await` bits that hold. Hooks and connecting have limits of their own. */
+  #awaits(): number {
+    if (this.#phase === Phase.Head) return Await.RequestHead;
+    const connection = this.#connection as HttpConnection;
+    let awaits = connection.sending ? Await.ClientTakes : 0;
+    const upstream = this.#upstream;
+    if (this.#phase !== Phase.Forwarding || upstream === null) return awaits;
+    if (this.#up.paused) awaits |= Await.Continue;
+    if (this.#up.wantsInput && connection.receiving) awaits |= Await.RequestBody;
+    if (upstream.sending) awaits |= Await.UpstreamTakes;
+    if (this.#responsePhase === Response.Body) {
+      if (this.#down.wantsInput && upstream.receiving) awaits |= Await.ResponseBody;
+    } else if (this.#responsePhase === Response.Awaited && this.#up.drained) awaits |= Await.ResponseHead;
+    return awaits;
   }
 
-  #resetBodyWindow(now: number): void {
-    if (this.#up.paused) return;
-    this.#stepAt = now;
-    this.#bodyBytes = 0;
-  }
-
-  #upstreamTimeout(reason: CloseReason): void {
-    this.#engine.increment(Counter.UpstreamTimeouts);
-    if (this.#responded) this.#abortBoth(reason);
-    else this.#answer(refusal(504, AnswerReason.ResponseTimeout));
-  }
-
-  /** RFC 9110 section 10.1.1: the client must not wait for ever; a later 100 of the upstream is then swallowed. */
+  /**
+   * RFC 9110 section 10.1.1: the client must not wait for ever; a later 100 of the upstream is then
+   * swallowed.
+   */
   #continueByOurselves(now: number): void {
     const at = this.#down.open();
     if (at < 0 || at + CONTINUE_RESPONSE.length > this.#down.limit) return;
@@ -1032,13 +953,13 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#down.extend(at + CONTINUE_RESPONSE.length);
     this.#sentContinue = true;
     this.#up.paused = false;
-    this.#stepAt = now;
-    this.#clientAt = now;
-    this.#flushDown();
+    this.#clock.stepAt = now;
+    this.#clock.clientAt = now;
+    this.#down.run();
     this.#runUp();
   }
 
-  // --- trace -----------------------------------------------------------------------------------------------------
+  // --- trace -----------------------------------------------------------------------------------------------
 
   #traceRequest(): void {
     this.#trace('request', `${this.#request.methodText} ${this.#request.authority}${this.#request.path}`);

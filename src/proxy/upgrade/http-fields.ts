@@ -7,8 +7,8 @@ import type { MessageHead } from '#protocol/http/message-head.ts';
 import { equalsIgnoringCase, latin1Text } from '#protocol/http/octets.ts';
 
 /**
- * The fields of a message as a hook sees them: those that came, under what the hook has changed. Strings are made when
- * asked for. Readable after the message has gone on, because its head is kept when there are hooks.
+ * The fields of a message as a hook sees them: those that came, under what the hook has changed. Strings are
+ * made when asked for. Readable after the message has gone on, because its head is kept when there are hooks.
  */
 export class MessageFields implements Fields {
   readonly edits = new FieldEdits();

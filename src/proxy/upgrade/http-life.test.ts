@@ -57,28 +57,34 @@ for (const kind of ENGINES) {
       });
     });
 
-    it('says 100 by itself when the upstream does not in time, and swallows a later one (row 18)', async () => {
-      const origin = rawOrigin((socket, text) => {
-        if (text.endsWith('hello')) socket.write(`HTTP/1.1 100 Continue\r\n\r\n${OK}`);
-      });
-      await withRig(origin, { kind, limits: { continueMs: 20 } }, async (rig) => {
-        const client = rig.client().send(`${POST_HEAD}Expect: 100-continue\r\n\r\n`);
-        await client.until((text) => text.endsWith('100 Continue\r\n\r\n'));
-        assert.match(await client.send('hello').response(), /^HTTP\/1.1 200 /);
-        client.destroy();
-      });
-    });
+    it(
+      'says 100 by itself when the upstream does not in time, ' + 'and swallows a later one (row 18)',
+      async () => {
+        const origin = rawOrigin((socket, text) => {
+          if (text.endsWith('hello')) socket.write(`HTTP/1.1 100 Continue\r\n\r\n${OK}`);
+        });
+        await withRig(origin, { kind, limits: { continueMs: 20 } }, async (rig) => {
+          const client = rig.client().send(`${POST_HEAD}Expect: 100-continue\r\n\r\n`);
+          await client.until((text) => text.endsWith('100 Continue\r\n\r\n'));
+          assert.match(await client.send('hello').response(), /^HTTP\/1.1 200 /);
+          client.destroy();
+        });
+      },
+    );
 
-    it('closes after a final status that came in place of 100: the body is not the next request (row 18)', async () => {
-      const origin = rawOrigin((socket) => socket.write('HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n'));
-      await withRig(origin, { kind }, async (rig) => {
-        const client = rig.client().send(`${POST_HEAD}Expect: 100-continue\r\n\r\n`);
-        const text = await client.until((received) => received.endsWith('\r\n\r\n'));
-        assert.match(text, /^HTTP\/1.1 403 [\s\S]*Connection: close/);
-        assert.equal(await client.send(GET).rest(), '');
-        assert.equal(rig.engine.upstreams.idleCount, 0);
-      });
-    });
+    it(
+      'closes after a final status that came in place of 100: the ' + 'body is not the next request (row 18)',
+      async () => {
+        const origin = rawOrigin((socket) => socket.write('HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n'));
+        await withRig(origin, { kind }, async (rig) => {
+          const client = rig.client().send(`${POST_HEAD}Expect: 100-continue\r\n\r\n`);
+          const text = await client.until((received) => received.endsWith('\r\n\r\n'));
+          assert.match(text, /^HTTP\/1.1 403 [\s\S]*Connection: close/);
+          assert.equal(await client.send(GET).rest(), '');
+          assert.equal(rig.engine.upstreams.idleCount, 0);
+        });
+      },
+    );
 
     it('becomes a tunnel after 101 and keeps early bytes of both sides (row 14)', async () => {
       const origin = rawOrigin((socket, text) => {
@@ -112,22 +118,25 @@ for (const kind of ENGINES) {
       });
     });
 
-    it('stays HTTP when the upstream does not switch: what follows is the next request (row 14)', async () => {
-      const paths: (string | undefined)[] = [];
-      const answer: RequestListener = (request, response) => {
-        paths.push(request.url);
-        response.end('plain');
-      };
-      await withRig(answer, { kind }, async (rig) => {
-        const client = rig.client();
-        client.send('GET /a HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n');
-        client.send('GET /b HTTP/1.1\r\nHost: h\r\n\r\n');
-        assert.match(await client.response(), /^HTTP\/1.1 200 /);
-        assert.match(await client.response(), /^HTTP\/1.1 200 /);
-        assert.deepEqual(paths, ['/a', '/b']);
-        client.destroy();
-      });
-    });
+    it(
+      'stays HTTP when the upstream does not switch: what ' + 'follows is the next request (row 14)',
+      async () => {
+        const paths: (string | undefined)[] = [];
+        const answer: RequestListener = (request, response) => {
+          paths.push(request.url);
+          response.end('plain');
+        };
+        await withRig(answer, { kind }, async (rig) => {
+          const client = rig.client();
+          client.send('GET /a HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n');
+          client.send('GET /b HTTP/1.1\r\nHost: h\r\n\r\n');
+          assert.match(await client.response(), /^HTTP\/1.1 200 /);
+          assert.match(await client.response(), /^HTTP\/1.1 200 /);
+          assert.deepEqual(paths, ['/a', '/b']);
+          client.destroy();
+        });
+      },
+    );
 
     it('drops h2c and its settings (row 15)', async () => {
       let seen = '';
@@ -138,7 +147,8 @@ for (const kind of ENGINES) {
       await withRig(origin, { kind }, async (rig) => {
         const client = rig.client();
         client.send(
-          'GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n',
+          'GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\n' +
+            'Upgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n',
         );
         await client.response();
         assert.doesNotMatch(seen, /upgrade|h2c|settings/i);
@@ -203,16 +213,22 @@ for (const kind of ENGINES) {
       }
     });
 
-    it('resets an HTTP/1.0 client whose body would end with the connection, when the upstream breaks off (row 24)', async () => {
-      const origin = rawOrigin((socket) => {
-        socket.write('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n', () => socket.end());
-      });
-      await withRig(origin, { kind }, async (rig) => {
-        const client = rig.client().send('GET / HTTP/1.0\r\n\r\n');
-        await client.rest(true);
-        assert.equal((client.error as NodeJS.ErrnoException).code, 'ECONNRESET');
-      });
-    });
+    it(
+      'resets an HTTP/1.0 client whose body would end with the connection, ' +
+        'when the upstream breaks off (row 24)',
+      async () => {
+        const origin = rawOrigin((socket) => {
+          socket.write('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n', () =>
+            socket.end(),
+          );
+        });
+        await withRig(origin, { kind }, async (rig) => {
+          const client = rig.client().send('GET / HTTP/1.0\r\n\r\n');
+          await client.rest(true);
+          assert.equal((client.error as NodeJS.ErrnoException).code, 'ECONNRESET');
+        });
+      },
+    );
 
     it('passes a malformed response body on as an abort', async () => {
       const origin = rawOrigin((socket) =>
@@ -271,28 +287,31 @@ for (const kind of ENGINES) {
       });
     });
 
-    it('sends an idempotent request again when a used connection closes without an answer (row 21)', async () => {
-      let requests = 0;
-      const origin = byConnection(
-        (socket, text) => {
-          requests++;
-          if (heads(text) === 1) socket.write(OK);
-          else socket.end();
-        },
-        (socket) => {
-          requests++;
-          socket.write(OK);
-        },
-      );
-      await withRig(origin, { kind }, async (rig) => {
-        const client = rig.client();
-        assert.match(await client.send(GET).response(), /ok$/);
-        assert.match(await client.send(GET).response(), /ok$/);
-        assert.equal(requests, 3);
-        assert.equal(rig.counter(Counter.UpstreamRetries), 1);
-        client.destroy();
-      });
-    });
+    it(
+      'sends an idempotent request again when a used connection ' + 'closes without an answer (row 21)',
+      async () => {
+        let requests = 0;
+        const origin = byConnection(
+          (socket, text) => {
+            requests++;
+            if (heads(text) === 1) socket.write(OK);
+            else socket.end();
+          },
+          (socket) => {
+            requests++;
+            socket.write(OK);
+          },
+        );
+        await withRig(origin, { kind }, async (rig) => {
+          const client = rig.client();
+          assert.match(await client.send(GET).response(), /ok$/);
+          assert.match(await client.send(GET).response(), /ok$/);
+          assert.equal(requests, 3);
+          assert.equal(rig.counter(Counter.UpstreamRetries), 1);
+          client.destroy();
+        });
+      },
+    );
 
     it('does not send POST again, nor what came back in part (row 21)', async () => {
       const post = byConnection((socket, text) => {

@@ -15,10 +15,12 @@ const TAG_RECEIVE = 0;
 const TAG_SEND = 1;
 
 /**
- * One stream descriptor of the HTTP engine: at most one receive and one send under way. An idle one holds no buffer.
+ * One stream descriptor of the HTTP engine: at most one receive and one send under way. An idle one holds no
+ * buffer.
  *
- * Input that has come and is not consumed lies from `inAt` to `inEnd` in the slot `inSlot`, which this owns. Nothing more
- * is received before it is consumed, so a slow reader on the other side holds up the sender here.
+ * Input that has come and is not consumed lies from `inAt` to `inEnd` in the slot `inSlot`, which this owns.
+ * Nothing more is received before it is consumed, so a slow reader on the other side holds up the sender
+ * here.
  */
 export abstract class HttpSocket implements Completion {
   readonly fd: Fd;
@@ -145,8 +147,8 @@ export abstract class HttpSocket implements Completion {
   }
 
   /**
-   * Puts the beginning of a head aside until more of it comes: all input, from `inAt` on. `head` goes on where it was
-   * when the input is whole again. True when more was here already: parse again.
+   * Puts the beginning of a head aside until more of it comes: all input, from `inAt` on. `head` goes on
+   * where it was when the input is whole again. True when more was here already: parse again.
    */
   park(head: MessageHead): boolean {
     assert(this.inSlot >= 0 && this.#parked === null);
@@ -208,7 +210,10 @@ export abstract class HttpSocket implements Completion {
     head.moveTo(bytes, joined);
   }
 
-  /** Closes with FIN (or RST where unread input is left). Buffers of operations under way go back when they are over. */
+  /**
+   * Closes with FIN (or RST where unread input is left). Buffers of operations under way go back when they
+   * are over.
+   */
   close(): void {
     if (this.closed) return;
     this.closed = true;
@@ -229,7 +234,9 @@ export abstract class HttpSocket implements Completion {
     this.close();
   }
 
-  /** Gives the descriptor away: this object is done with it, and the caller owns it. Nothing may be under way. */
+  /**
+   * Gives the descriptor away: this object is done with it, and the caller owns it. Nothing may be under way.
+   */
   detach(): Fd {
     assert(!this.receiving && !this.sending && !this.closed);
     this.closed = true;

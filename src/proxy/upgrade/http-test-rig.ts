@@ -1,4 +1,7 @@
-/** What the HTTP engine's tests stand on: a real io engine, a listener, a dialer to a real origin. Only for tests. */
+/**
+ * What the HTTP engine's tests stand on: a real io engine, a listener, a dialer to a real origin. Only for
+ * tests.
+ */
 import assert from 'node:assert/strict';
 import {
   type AddressInfo,
@@ -294,7 +297,10 @@ export class Client {
     return this.#received;
   }
 
-  /** Waits until `done` holds for what was received, and returns and forgets that. Fails when the connection ends before. */
+  /**
+   * Waits until `done` holds for what was received, and returns and forgets that. Fails when the connection
+   * ends before.
+   */
   async until(done: (text: string) => boolean): Promise<string> {
     while (!done(this.#received)) {
       if (this.#ended || this.#failed !== null) {

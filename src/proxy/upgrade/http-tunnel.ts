@@ -5,14 +5,17 @@ import type { HttpConnection } from './http-connection.ts';
 import type { UpstreamConnection } from './http-upstream-pool.ts';
 
 /**
- * What is left of a client connection after 101: raw bytes both ways, and one record at the end. Neither descriptor
- * ever carries HTTP again (RFC 9110 section 15.2.2).
+ * What is left of a client connection after 101: raw bytes both ways, and one record at the end. Neither
+ * descriptor ever carries HTTP again (RFC 9110 section 15.2.2).
  */
 export class HttpTunnel implements RelayOwner {
   readonly #connection: HttpConnection;
   readonly #relay: Relay;
 
-  /** Takes both descriptors over. Nothing may be under way on them; input of the client goes to the upstream first. */
+  /**
+   * Takes both descriptors over. Nothing may be under way on them; input of the client goes to the upstream
+   * first.
+   */
   constructor(hub: RelayHub, connection: HttpConnection, upstream: UpstreamConnection) {
     const { engine, inAt: offset, available: length } = connection;
     this.#connection = connection;

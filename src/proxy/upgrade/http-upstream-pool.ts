@@ -40,8 +40,8 @@ export class UpstreamConnection extends HttpSocket {
   }
 
   /**
-   * Closes it for good. An idle connection on which anything comes, be it bytes or the end, is never used again: a
-   * response before its request belongs to nobody (RFC 9112 section 9.2).
+   * Closes it for good. An idle connection on which anything comes, be it bytes or the end, is never used
+   * again: a response before its request belongs to nobody (RFC 9112 section 9.2).
    */
   discard(): void {
     this.user = null;
@@ -50,7 +50,9 @@ export class UpstreamConnection extends HttpSocket {
   }
 }
 
-/** Idle connections that may serve each other's requests: equal account, vnet, off-ramp, target and source. */
+/**
+ * Idle connections that may serve each other's requests: equal account, vnet, off-ramp, target and source.
+ */
 export class UpstreamGroup {
   readonly key: string;
   /** Dropped from its pool: whoever still holds it looks the key up again. */
@@ -135,7 +137,10 @@ export class UpstreamPool {
     return count;
   }
 
-  /** Closes connections idle since before `limit`, and drops groups that are empty and were last used before it. */
+  /**
+   * Closes connections idle since before `limit`, and drops groups that are empty and were last used before
+   * it.
+   */
   expire(limit: number): void {
     for (const [key, group] of this.#groups) {
       group.expire(limit);

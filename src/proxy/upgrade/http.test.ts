@@ -114,28 +114,33 @@ for (const kind of ENGINES) {
       });
     });
 
-    it('re-frames chunked bodies and passes trailers on, without extensions and without dangerous ones (rows 7, 8)', async () => {
-      let seen = '';
-      const origin = rawOrigin((socket, text) => {
-        seen = text;
-        if (!text.endsWith('\r\n\r\n') || !text.includes('\r\n0\r\n')) return;
-        socket.write(
-          'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-B\r\n\r\n3;x=y\r\nabc\r\n0\r\nX-B: 2\r\nSet-Cookie: c\r\n\r\n',
-        );
-      });
-      await withRig(origin, { kind }, async (rig) => {
-        const client = rig.client();
-        client.send('POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5;ext=1\r\nhello\r\n');
-        client.send('0\r\nX-A: 1\r\nAuthorization: no\r\nContent-Length: 9\r\n\r\n');
-        const text = await client.until(
-          (received) => received.endsWith('\r\n\r\n') && received.includes('X-B: 2'),
-        );
-        assert.match(seen, /\r\n\r\n0005\r\nhello\r\n0\r\nX-A: 1\r\n\r\n$/);
-        assert.match(text, /Transfer-Encoding: chunked/);
-        assert.match(text, /\r\n\r\n0003\r\nabc\r\n0\r\nX-B: 2\r\n\r\n$/);
-        client.destroy();
-      });
-    });
+    it(
+      're-frames chunked bodies and passes trailers on, without extensions ' +
+        'and without dangerous ones (rows 7, 8)',
+      async () => {
+        let seen = '';
+        const origin = rawOrigin((socket, text) => {
+          seen = text;
+          if (!text.endsWith('\r\n\r\n') || !text.includes('\r\n0\r\n')) return;
+          socket.write(
+            'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-B\r\n\r\n' +
+              '3;x=y\r\nabc\r\n0\r\nX-B: 2\r\nSet-Cookie: c\r\n\r\n',
+          );
+        });
+        await withRig(origin, { kind }, async (rig) => {
+          const client = rig.client();
+          client.send('POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5;ext=1\r\nhello\r\n');
+          client.send('0\r\nX-A: 1\r\nAuthorization: no\r\nContent-Length: 9\r\n\r\n');
+          const text = await client.until(
+            (received) => received.endsWith('\r\n\r\n') && received.includes('X-B: 2'),
+          );
+          assert.match(seen, /\r\n\r\n0005\r\nhello\r\n0\r\nX-A: 1\r\n\r\n$/);
+          assert.match(text, /Transfer-Encoding: chunked/);
+          assert.match(text, /\r\n\r\n0003\r\nabc\r\n0\r\nX-B: 2\r\n\r\n$/);
+          client.destroy();
+        });
+      },
+    );
 
     it('gives HEAD, 204 and 304 no body and keeps the connection (row 19)', async () => {
       const origin = scripted(
@@ -240,7 +245,9 @@ for (const kind of ENGINES) {
       await withRig(echo, { kind }, async (rig) => {
         const payload = 'p'.repeat(200_000);
         const field = `X-Large: ${'v'.repeat(15_000)}`;
-        const head = `POST / HTTP/1.1\r\nHost: h\r\n${field}\r\nContent-Length: ${payload.length}\r\nConnection: close\r\n\r\n`;
+        const head =
+          `POST / HTTP/1.1\r\nHost: h\r\n${field}\r\nContent-Length: ` +
+          `${payload.length}\r\nConnection: close\r\n\r\n`;
         const client = rig.client();
         client.send(head.slice(0, 14_000));
         await new Promise((resolve) => setTimeout(resolve, 30));

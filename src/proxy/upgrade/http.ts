@@ -1,5 +1,6 @@
 /**
- * The HTTP/1.1 engine: takes client streams and carries their requests to upstreams, with keep-alive on both sides.
+ * The HTTP/1.1 engine: takes client streams and carries their requests to upstreams, with keep-alive on both
+ * sides.
  *
  * ```
  *  InboundStream ─► HttpConnection ─► HttpExchange ─┬─ request hook ─┬─ answer, redirect, block ─► client
@@ -9,10 +10,11 @@
  *                                                   └─ BodyPump down:  upstream ─► (response hook) ─► client
  * ```
  * Files in that order: http-socket.ts (a descriptor and its input), http-connection.ts, http-exchange.ts,
- * http-fields.ts (what hooks see), http-upstream-pool.ts, http-body-pump.ts, http-tunnel.ts (after 101).
+ * http-exchange-clock.ts (limits of time), http-fields.ts (what hooks see), http-answer.ts (answers made
+ * here), http-upstream-pool.ts, http-retry.ts, http-body-pump.ts, http-tunnel.ts (after 101).
  *
- * Without hooks a request allocates nothing: exchanges are reused, heads are offsets, bytes move between slots.
- * Time limits are watched by one sweep over all connections, not by a timer for each.
+ * Without hooks a request allocates nothing: exchanges are reused, heads are offsets, bytes move between
+ * slots. Time limits are watched by one sweep over all connections, not by a timer for each.
  */
 import { assert } from '#base/assert.ts';
 import { CloseReason } from '#contract/record.ts';
@@ -42,7 +44,9 @@ export interface HttpEngineOptions {
   readonly dialer: Dialer;
   /** The application's hooks; members are null where it has none. */
   readonly hooks: Pick<HookRunner, 'request' | 'response'>;
-  /** This node's pseudonym in Via; must differ between nodes that may stand in one chain. Default `rampart`. */
+  /**
+   * This node's pseudonym in Via; must differ between nodes that may stand in one chain. Default `rampart`.
+   */
   readonly via?: string;
   /** Add X-Forwarded-For, -Proto and -Host. Default true. */
   readonly addForwarded?: boolean;
@@ -67,6 +71,10 @@ const RETRY_COUNT = 1024;
 const TAG_SWEEP = 0;
 const TAG_STARVED = 1;
 
+/**
+ * Serves HTTP/1.1 on client streams. One for each worker; it owns the descriptors that it is given, and the
+ * upstream connections that it has the dialer open.
+ */
 export class HttpEngine implements StreamHandler, SocketWorld, Completion {
   readonly worker: Worker;
   readonly io: Io;
@@ -154,7 +162,7 @@ export class HttpEngine implements StreamHandler, SocketWorld, Completion {
     this.#stopSweep();
   }
 
-  // --- for the engine's own parts ------------------------------------------------------------------------------
+  // --- for the engine's own parts --------------------------------------------------------------------------
 
   /** An exchange for the next request of `connection`. */
   takeExchange(connection: HttpConnection): HttpExchange {
