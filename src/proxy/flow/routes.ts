@@ -19,6 +19,8 @@ export interface Route {
 
 /** Routes of one prefix, best first, and those of the next shorter prefix around it. */
 interface RouteNode {
+  /** The best route, when it takes every flow: then nothing else has to be looked at. */
+  readonly sure: Route | null;
   readonly routes: readonly Route[];
   readonly parent: RouteNode | null;
 }
@@ -85,6 +87,7 @@ export class Routes {
     let node: RouteNode | null =
       packet.version === 4 ? routes.tree4.find4(view.getInt32(at + 4)) : routes.tree6.find6(view, at + 16);
     while (node !== null) {
+      if (node.sure !== null) return node.sure;
       const { routes: candidates } = node;
       for (let i = 0; i < candidates.length; i++) {
         const route = candidates[i] as Route;
@@ -133,14 +136,20 @@ function buildNetwork(routes: readonly Route[]): NetworkRoutes {
 
 function buildTree(routes: readonly Route[], family: 4 | 6): PrefixTree<RouteNode, RouteEntry> {
   const any = routes.filter(({ config }) => config.to === null).toSorted(compareInPrefix);
-  const root: RouteNode = { routes: any, parent: null };
+  const root = makeNode(any, null);
   const prefixed = routes.filter(({ config }) => config.to?.family === family);
   const groups = Map.groupBy(prefixed, ({ config }) => formatPrefix(config.to as IpPrefix));
   const entries = [...groups.values()].map((group) => ({
     prefix: group[0]?.config.to as IpPrefix,
     routes: group.toSorted(compareInPrefix),
   }));
-  return new PrefixTree(family, root, entries, (entry, parent) => ({ routes: entry.routes, parent }));
+  return new PrefixTree(family, root, entries, (entry, parent) => makeNode(entry.routes, parent));
+}
+
+function makeNode(routes: readonly Route[], parent: RouteNode | null): RouteNode {
+  const best = routes[0];
+  const isSure = best !== undefined && specificity(best.config) <= 1;
+  return { sure: isSure ? best : null, routes, parent };
 }
 
 /** The order of routes of one prefix; `RouteTable` of `config` says the same in its comment. */
