@@ -7,7 +7,13 @@ import { join } from 'node:path';
 
 import { ensureInstalled, ROOT, refuse, requireSupportedPlatform, run, runProgram } from './runtime.mjs';
 
-const TEST_GLOBS = ['src/**/*.test.ts', 'tools/**/*.test.ts', 'tests/**/*.test.ts', 'examples/**/*.test.ts'];
+const TEST_GLOBS = [
+  'src/**/*.test.ts',
+  'fuzz/**/*.test.ts',
+  'tools/**/*.test.ts',
+  'tests/**/*.test.ts',
+  'examples/**/*.test.ts',
+];
 // Two files at a time even on two cores: many tests wait for sockets. More would make the slow ones miss
 // their limits.
 const TEST_FLAGS = ['--test', '--test-concurrency=2', '--test-timeout=240000', '--test-reporter=spec'];
