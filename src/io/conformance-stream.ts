@@ -443,6 +443,22 @@ function spliceTests(test: DeclareTest): void {
     assert.equal(bench.text(page, 5), 'waits');
   });
 
+  test('ends a splice that waits for room when its target is closed', async (bench) => {
+    const { io } = bench;
+    const [client, server] = await bench.tcpPair();
+    const [reader, writer] = io.pipe();
+    bench.keep(reader);
+    bench.keep(writer);
+    while (io.tryWrite(writer, bench.pool.base, 4096) > 0);
+    await bench.send(client, 'stuck');
+    const waiting = bench.started((c, tag) => io.splice(server, writer, 100, c, tag));
+    await bench.turn();
+    await bench.turn();
+    bench.close(writer);
+    assert.equal((await waiting.done).result, -Errno.ECANCELED);
+    assert.equal(await bench.receive(server), 'stuck');
+  });
+
   test('cancels a splice that waits', async (bench) => {
     const { io } = bench;
     const [, server] = await bench.tcpPair();

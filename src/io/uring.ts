@@ -44,6 +44,8 @@ export class UringEngine extends NativeEngine {
   #ring: Ring;
   readonly #buffersOf = new Map<SlotPool, PooledBuffers>();
   readonly #buffers: PooledBuffers[] = [];
+  /** Splices under way: each may wait on another descriptor than its own. */
+  #splices = 0;
 
   /** Takes `ring` over. */
   constructor(ring: Ring, options: NativeEngineOptions = {}) {
@@ -197,6 +199,7 @@ export class UringEngine extends NativeEngine {
     const index = this.begin(OperationKind.Splice, from, completion, tag);
     this.operations.offsets[index] = to;
     this.operations.lengths[index] = length;
+    this.#splices++;
     this.#pushSplice(index);
     return this.operations.ids[index] as number;
   }
@@ -245,6 +248,7 @@ export class UringEngine extends NativeEngine {
     descriptors.reach(fd);
     const flags = descriptors.flags[fd] as number;
     if ((flags & DescriptorFlag.Closing) !== 0) return;
+    if (this.#splices > 0) this.#cancelSplicesTo(fd);
     if (descriptors.operations[fd] === 0) {
       this.closeNow(fd);
       return;
@@ -257,6 +261,16 @@ export class UringEngine extends NativeEngine {
     // belong to another.
     descriptors.flags[fd] = flags | DescriptorFlag.Closing;
     this.#ring.push(RingOp.AsyncCancel, fd, 0, 0, RING_CANCEL_ALL_OF_FD, 0);
+  }
+
+  /** A splice that waits for room in `fd` would keep its file open. */
+  #cancelSplicesTo(fd: Fd): void {
+    const { operations } = this;
+    for (let index = 1; index < operations.end; index++) {
+      if (operations.kinds[index] === OperationKind.Splice && operations.offsets[index] === fd) {
+        this.cancel(operations.ids[index] as number);
+      }
+    }
   }
 
   /** A listener's address is free when this returns, so that another may bind it. */
@@ -419,12 +433,14 @@ export class UringEngine extends NativeEngine {
   #completeSplice(index: number, result: number): void {
     const { operations } = this;
     if (result < 0 || this.#ended(index)) {
+      this.#splices--;
       this.finish(index, result < 0 ? result : -Errno.ECANCELED, 0);
       return;
     }
     const from = operations.fds[index] as number;
     const moved = libc.splice(from, operations.offsets[index] as number, operations.lengths[index] as number);
     if (moved !== -Errno.EAGAIN) {
+      this.#splices--;
       this.finish(index, moved, 0);
       return;
     }

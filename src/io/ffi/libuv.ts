@@ -26,6 +26,11 @@ const uvFsClose = nativeFunction('uv_fs_close', 4);
 const cMalloc = nativePointerFunction('malloc', 2);
 const cFree = nativeFunction('free', 2);
 
+/** A C function that frees its argument. */
+const FREE = processLibrary.getSymbol('free');
+/** A C function that looks at a handle and does nothing. */
+const NOTHING = processLibrary.getSymbol('uv_handle_get_type');
+
 /** Numbers of `uv_handle_type` and `uv_req_type`, which are part of libuv's ABI. */
 const UV_IDLE = 6n;
 const UV_POLL = 8n;
@@ -68,7 +73,6 @@ export class LoopHandles {
   readonly #idle: bigint;
   readonly #timer: bigint;
   readonly #onTimer: NativeCallback;
-  readonly #onIdle: NativeCallback;
   readonly #registered: NativeCallback[] = [];
 
   /**
@@ -84,7 +88,6 @@ export class LoopHandles {
     const onReadable = this.#register(['pointer', 'i32', 'i32'], () => callbacks.onReadable());
     const onPrepare = this.#register(['pointer'], () => callbacks.onPrepare());
     this.#onTimer = this.#register(['pointer'], () => callbacks.onTimer());
-    this.#onIdle = this.#register(['pointer'], () => {});
     uvPollStart(this.#poll, UV_READABLE, onReadable.pointer);
     uvPrepareInit(this.#loop, this.#prepare);
     uvPrepareStart(this.#prepare, onPrepare.pointer);
@@ -106,7 +109,7 @@ export class LoopHandles {
 
   /** Keeps the loop from sleeping until `letSleep`. */
   keepAwake(): void {
-    uvIdleStart(this.#idle, this.#onIdle.pointer);
+    uvIdleStart(this.#idle, NOTHING);
   }
 
   letSleep(): void {
@@ -147,22 +150,14 @@ export class LoopHandles {
   }
 }
 
-/** The request is known to libuv until `onClosed`, so the callback is made once for the thread. */
-let closeCallback: bigint | null = null;
-
 /**
- * Closes `fd` in libuv's thread pool, for descriptors whose close(2) blocks. The process stays alive until it
- * is done.
+ * Closes `fd` in libuv's thread pool, for descriptors whose close(2) blocks. The process stays alive until it is
+ * done.
  */
 export function closeOffThread(fd: number): void {
-  closeCallback ??= processLibrary.registerCallback(
-    { arguments: ['pointer', 'i32'], return: 'void' },
-    (request: unknown) => {
-      cFree(request as bigint, 0n);
-    },
-  );
   const request = cMalloc(uvReqSize(UV_FS, 0n), 0n);
-  const failed = uvFsClose(getCurrentEventLoop(), request, big(fd), closeCallback);
+  // free(3) itself is the callback: it also works when JavaScript may not run any more.
+  const failed = uvFsClose(getCurrentEventLoop(), request, big(fd), FREE);
   if (failed < 0) cFree(request, 0n);
 }
 
