@@ -1,11 +1,13 @@
 /**
- * Sockets that send ICMP echo requests from this host and receive the replies. Two kinds, the first that is permitted:
+ * Sockets that send ICMP echo requests from this host and receive the replies. Two kinds, the first that is
+ * permitted:
  *
- * - `ping` (SOCK_DGRAM): needs no privilege where the sysctl net.ipv4.ping_group_range has the process's group, for both
- *   families. The kernel puts its own identifier into each request and hands over only replies to it. What is
- *   read and written is the ICMP message.
- * - `raw` (SOCK_RAW): needs CAP_NET_RAW. The caller chooses the identifier, and has to tell its replies from those of
- *   others by it. What is written is the ICMP message; what is read begins with the IP header in IPv4 only.
+ * - `ping` (SOCK_DGRAM): needs no privilege where the sysctl net.ipv4.ping_group_range has the process's
+ *   group, for both families. The kernel puts its own identifier into each request and hands over only
+ *   replies to it. What is read and written is the ICMP message.
+ * - `raw` (SOCK_RAW): needs CAP_NET_RAW. The caller chooses the identifier, and has to tell its replies
+ *   from those of others by it. What is written is the ICMP message; what is read begins with the IP header
+ *   in IPv4 only.
  *
  * The kernel fills in the checksum of ICMPv6 in both, and of ICMPv4 in `ping`.
  */

@@ -84,7 +84,7 @@ test('what is not exactly a context is refused with its fault', () => {
   }
 });
 
-test("the application's hook reads any format, may wait, and leaves to JSON what it does not decide", async () => {
+test("the application's hook reads any format, may wait, and may leave it to JSON", async () => {
   const hook: TunnelFunction = ({ blob, json, onRamp: name }) => {
     const text = Buffer.from(blob).toString();
     if (json !== undefined) return undefined;

@@ -1,13 +1,14 @@
 /**
- * Makes a context of a blob: the first message of a connected tunnel, or the private data of an unconnected one's
- * datagrams. The application's `tunnel` hook reads any format; without it, or where it returns nothing, the blob is JSON:
+ * Makes a context of a blob: the first message of a connected tunnel, or the private data of an unconnected
+ * one's datagrams. The application's `tunnel` hook reads any format; without it, or where it returns
+ * nothing, the blob is JSON:
  *
  * ```
  * {"account": "acme", "vnet": "production", "user": "ann@acme.example", "device": "laptop-7",
  *  "groups": ["staff"], "labels": {"site": "kiel"}, "sources": ["100.64.0.7/32", "fd00::7"]}
  * ```
- * `account` and `vnet` are compulsory. Without `sources` the on-ramp's own apply; if it has none, the tunnel can send
- * nothing. What each member may be is checked by `hooks/context.ts`.
+ * `account` and `vnet` are compulsory. Without `sources` the on-ramp's own apply; if it has none, the
+ * tunnel can send nothing. What each member may be is checked by `hooks/context.ts`.
  */
 import { DropReason } from '#base/drop-reason.ts';
 import { formatPrefix, type IpPrefix } from '#base/ip.ts';
@@ -16,7 +17,10 @@ import { isContextRefusal, makeContext, parseContextBlob, unreadableContext } fr
 import type { ContextSpec, TunnelInfo, TunnelVerdict } from '#proxy/hooks/hooks.ts';
 import type { NetworkId } from '#proxy/proxy-contract.ts';
 
-/** Calls the application's `tunnel` hook within its budget; `HookRunner.tunnel` is one. It may throw or reject. */
+/**
+ * Calls the application's `tunnel` hook within its budget; `HookRunner.tunnel` is one. It may throw or
+ * reject.
+ */
 export type TunnelFunction = (
   info: TunnelInfo,
 ) => TunnelVerdict | undefined | Promise<TunnelVerdict | undefined>;
@@ -64,8 +68,8 @@ export class Admission {
   }
 
   /**
-   * Asks about a new tunnel. Answers at once unless the hook returned a promise; never throws and never rejects: a hook
-   * that does is a refusal. `blob` is read during the call only.
+   * Asks about a new tunnel. Answers at once unless the hook returned a promise; never throws and never
+   * rejects: a hook that does is a refusal. `blob` is read during the call only.
    */
   admit(blob: Uint8Array, onRamp: OnRampDefaults): Admitted | Refusal | Promise<Admitted | Refusal> {
     const parsed = parseContextBlob(blob, this.#contextBytesMax);

@@ -1,9 +1,10 @@
 /**
- * Which tunnel a datagram belongs to: (remote address, context blob) → a number of the caller's. A hit allocates
- * nothing: keys are bytes in one array, compared with the datagram where it lies. The cache is bounded; the entry that
- * was not used for longest makes room.
+ * Which tunnel a datagram belongs to: (remote address, context blob) → a number of the caller's. A hit
+ * allocates nothing: keys are bytes in one array, compared with the datagram where it lies. The cache is
+ * bounded; the entry that was not used for longest makes room.
  *
- * Whoever can send datagrams chooses the keys. The hash is seeded, so that nobody can choose keys that collide.
+ * Whoever can send datagrams chooses the keys. The hash is seeded, so that nobody can choose keys that
+ * collide.
  */
 import { assert } from '#base/assert.ts';
 

@@ -1,6 +1,6 @@
 /**
- * Moves packets between a packet device (TUN, or packet socket on a veth) and slots in canonical form. The device
- * tunnel and the stack's own device are both read and written by this.
+ * Moves packets between a packet device (TUN, or packet socket on a veth) and slots in canonical form. The
+ * device tunnel and the stack's own device are both read and written by this.
  */
 import { assert } from '#base/assert.ts';
 import { DropReason } from '#base/drop-reason.ts';
@@ -61,8 +61,8 @@ export class DevicePort implements ReadOwner {
   }
 
   /**
-   * Writes one packet in canonical form and takes its slot, whatever the answer. The kernel takes the packet during
-   * the call, so nothing is ever under way and a slot is free again at once.
+   * Writes one packet in canonical form and takes its slot, whatever the answer. The kernel takes the
+   * packet during the call, so nothing is ever under way and a slot is free again at once.
    */
   write(offset: number, length: number): DropReason {
     const { packets, io } = this.#worker;
@@ -114,7 +114,8 @@ export class DevicePort implements ReadOwner {
 
   /** True when only one packet is lost; else tells the receiver that the device is. */
   #isPassing(result: number): boolean {
-    // EINVAL: a packet whose offload cannot be put into the virtio header. ENETDOWN: reported once when the link goes down.
+    // EINVAL: a packet whose offload cannot be put into the virtio header. ENETDOWN: reported once when the
+    // link goes down.
     if (result === -Errno.EINVAL || result === -Errno.ENETDOWN || result === -Errno.EINTR) {
       this.#receiver.onDeviceDrop(DropReason.BadSegmentation);
       return true;

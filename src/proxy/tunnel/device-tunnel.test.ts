@@ -88,9 +88,18 @@ const server = createServer({ allowHalfOpen: true }, (socket) => {
 /** Sends 32 MiB, prints the digest that comes back and its own. */
 const CLIENT = `
 const { connect } = require('node:net'); const { createHash } = require('node:crypto');
-const hash = createHash('sha256'); const socket = connect(80, process.argv[1]); let left = 512; let answer = '';
-socket.on('data', (data) => { answer += data; }); socket.on('close', () => console.log(answer, hash.digest('hex')));
-const more = () => { while (left > 0) { const data = Buffer.alloc(65536, left--); hash.update(data); if (!socket.write(data)) { socket.once('drain', more); return; } } socket.end(); };
+const hash = createHash('sha256'); const socket = connect(80, process.argv[1]);
+let left = 512; let answer = '';
+socket.on('data', (data) => { answer += data; });
+socket.on('close', () => console.log(answer, hash.digest('hex')));
+const more = () => {
+  while (left > 0) {
+    const data = Buffer.alloc(65536, left--);
+    hash.update(data);
+    if (!socket.write(data)) { socket.once('drain', more); return; }
+  }
+  socket.end();
+};
 more();`;
 
 async function run(namespace: PrivateNamespace, args: readonly string[], readyLine?: string) {

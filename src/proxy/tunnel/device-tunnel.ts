@@ -18,14 +18,16 @@ export interface DeviceTunnelOptions extends Admitted {
   readonly fd?: Fd;
   /** Bytes of the largest IP packet that is sent. Default the device's MTU. */
   readonly mtu?: number;
-  /** Called once after the tunnel is closed, when nothing is under way on the descriptor: closes the device. */
+  /**
+   * Called once after the tunnel is closed, when nothing is under way on the descriptor: closes the device.
+   */
   readonly onClosed?: () => void;
 }
 
 /**
- * A TUN, or a packet socket on a veth, as an IP tunnel: on-ramp and off-ramp at once. Its context comes from the
- * config, its sources are checked as everybody's. Packets go both ways with their virtio header, so bulk TCP stays in
- * super-packets of up to 64 KiB from end to end.
+ * A TUN, or a packet socket on a veth, as an IP tunnel: on-ramp and off-ramp at once. Its context comes
+ * from the config, its sources are checked as everybody's. Packets go both ways with their virtio header,
+ * so bulk TCP stays in super-packets of up to 64 KiB from end to end.
  */
 export class DeviceTunnel implements IpTunnel, DeviceReceiver {
   readonly index: number;
@@ -39,7 +41,10 @@ export class DeviceTunnel implements IpTunnel, DeviceReceiver {
   readonly #onClosed: (() => void) | undefined;
   #closed = false;
 
-  /** Opens at once: packets come from the next turn of the loop on. `adopted` goes on with another process's tunnel. */
+  /**
+   * Opens at once: packets come from the next turn of the loop on. `adopted` goes on with another process's
+   * tunnel.
+   */
   constructor(host: TunnelHost, options: DeviceTunnelOptions, adopted?: TunnelState) {
     const { device, network, context } = options;
     assert(network > 0 && options.name.length > 0);

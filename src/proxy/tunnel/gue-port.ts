@@ -23,11 +23,16 @@ export interface GuePortOptions extends OnRampDefaults {
   readonly listen: SocketAddress & { readonly family: 4 | 6 };
   /** Bytes of the largest IP packet that is sent; what the way of the datagrams has room for. */
   readonly mtu: number;
-  /** False: only tunnels of the config; datagrams of any other remote or context are dropped. Default true. */
+  /**
+   * False: only tunnels of the config; datagrams of any other remote or context are dropped. Default true.
+   */
   readonly accept?: boolean;
   /** Pairs of remote and context known at one time; the one not used for longest makes room. Default 4096. */
   readonly contextsMax?: number;
-  /** How long a refusal is remembered, so that each datagram of a refused context costs next to nothing. Default 10 s. */
+  /**
+   * How long a refusal is remembered, so that each datagram of a refused context costs next to nothing.
+   * Default 10 s.
+   */
   readonly refusalMs?: number;
   /** A bound descriptor that a previous process handed over. */
   readonly inherited?: Fd;
@@ -44,7 +49,10 @@ export interface GuePeerOptions extends Admitted {
 const CONTEXTS_MAX_DEFAULT = 4096;
 const REFUSAL_MS_DEFAULT = 10_000;
 
-/** Refused contexts that are remembered; apart from the others, so that bad datagrams cannot displace good ones. */
+/**
+ * Refused contexts that are remembered; apart from the others, so that bad datagrams cannot displace good
+ * ones.
+ */
 const REFUSALS_MAX = 4096;
 
 /** Contexts whose hook is thinking; beyond that, datagrams of new contexts are dropped. */
@@ -65,8 +73,9 @@ interface Pending {
 }
 
 /**
- * A UDP port for GUE: each datagram brings its context with it, so there is no tunnel to set up and nothing to lose when
- * either end starts again. Each pair of remote and context becomes a `GueTunnel` when it is seen first.
+ * A UDP port for GUE: each datagram brings its context with it, so there is no tunnel to set up and nothing
+ * to lose when either end starts again. Each pair of remote and context becomes a `GueTunnel` when it is
+ * seen first.
  *
  * ```
  *   datagram ─ header ─► known pair ─────────────────────────────► its tunnel

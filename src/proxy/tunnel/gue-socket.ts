@@ -1,9 +1,11 @@
 /**
- * The UDP socket under a GUE port: whole datagrams between the kernel and slots. Many datagrams of equal size come and go
- * in one system call (UDP_GRO, UDP_SEGMENT), which is what bulk traffic in a tunnel consists of.
+ * The UDP socket under a GUE port: whole datagrams between the kernel and slots. Many datagrams of equal
+ * size come and go in one system call (UDP_GRO, UDP_SEGMENT), which is what bulk traffic in a tunnel
+ * consists of.
  *
- * Datagrams that go out are copied into one staging buffer until a run ends: another peer, another size, a full buffer, or
- * the end of the batch (a microtask). So a slot is free again as soon as its packet is given.
+ * Datagrams that go out are copied into one staging buffer until a run ends: another peer, another size, a
+ * full buffer, or the end of the batch (a microtask). So a slot is free again as soon as its packet is
+ * given.
  */
 import { assert } from '#base/assert.ts';
 import type { SocketAddress } from '#base/ip.ts';
@@ -17,7 +19,9 @@ import { READ_BATCH, ReadLoop, ReadNext, type ReadOwner } from './read-loop.ts';
 
 /** Takes what a socket receives. */
 export interface DatagramReceiver {
-  /** One datagram; ownership of the slot passes. The sender's sockaddr stands at `address` during the call. */
+  /**
+   * One datagram; ownership of the slot passes. The sender's sockaddr stands at `address` during the call.
+   */
   onDatagram(offset: number, length: number, address: number): void;
   /** After the last datagram of a batch. */
   onDatagramBatchEnd(): void;
@@ -42,7 +46,10 @@ const RUN_BYTES_MAX = 65000;
 /** Bytes that may wait in the socket, each way; a burst of a few milliseconds at 10 Gb/s. */
 const BUFFER_BYTES = 8 << 20;
 
-/** The parts of the socket's own memory: struct msghdr (56 bytes), one iovec (16), address, control data; each twice. */
+/**
+ * The parts of the socket's own memory: struct msghdr (56 bytes), one iovec (16), address, control data;
+ * each twice.
+ */
 const RECEIVE = 0;
 const SEND = 512;
 const VECTOR = 64;
@@ -288,13 +295,18 @@ export class GueSocket implements ReadOwner {
   }
 }
 
-/** Addresses are below 2^47, so exact as numbers; two halves, because a BigInt would be garbage for each packet. */
+/**
+ * Addresses are below 2^47, so exact as numbers; two halves, because a BigInt would be garbage for each
+ * packet.
+ */
 function writePointer(view: DataView, at: number, pointer: number): void {
   view.setUint32(at, pointer >>> 0, true);
   view.setUint32(at + 4, Math.floor(pointer / 0x1_0000_0000), true);
 }
 
-/** EIO: the device cannot finish checksums of segments. EINVAL: too many, or too large for the route's MTU. */
+/**
+ * EIO: the device cannot finish checksums of segments. EINVAL: too many, or too large for the route's MTU.
+ */
 function isSegmentationRefused(result: number): boolean {
   return result === -Errno.EIO || result === -Errno.EINVAL || result === -Errno.EMSGSIZE;
 }

@@ -22,8 +22,8 @@ export interface GueTunnelOptions extends Admitted {
 }
 
 /**
- * One remote with one context, as a tunnel: made by `GuePort` when the first datagram of the pair comes, or by the config.
- * There is nothing to open or to close on the wire.
+ * One remote with one context, as a tunnel: made by `GuePort` when the first datagram of the pair comes, or
+ * by the config. There is nothing to open or to close on the wire.
  */
 export class GueTunnel implements IpTunnel, DatagramPeer {
   readonly index: number;

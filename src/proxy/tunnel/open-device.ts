@@ -25,13 +25,17 @@ export interface OpenDevice {
 /** Where namespaces have their names (`ip netns`). `RAMPART_NETNS_DIR` names another folder. */
 const NAMESPACE_FOLDER = '/run/netns';
 
-/** Routes of two devices to one prefix stand side by side: the first device in the config has the lower metric. */
+/**
+ * Routes of two devices to one prefix stand side by side: the first device in the config has the lower
+ * metric.
+ */
 const FIRST_METRIC = 100;
 
 let opened = 0;
 
 /**
- * Opens a TUN (or a packet socket, where TUN is forbidden) in its namespace, and gives it addresses and routes.
+ * Opens a TUN (or a packet socket, where TUN is forbidden) in its namespace, and gives it addresses and
+ * routes.
  *
  * @throws RampartError RAMP_NAMESPACE or RAMP_DEVICE, saying what is missing.
  */

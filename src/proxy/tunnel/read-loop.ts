@@ -1,7 +1,8 @@
 /**
- * How descriptors that deliver whole packets are read: wait once until there is something, then take packets one by
- * one without waiting until there are none, or until a batch is full. While nothing comes, no slot is held; while
- * much comes, one wait serves a whole batch. (Many reads under way at once would wake them all for each packet.)
+ * How descriptors that deliver whole packets are read: wait once until there is something, then take
+ * packets one by one without waiting until there are none, or until a batch is full. While nothing comes,
+ * no slot is held; while much comes, one wait serves a whole batch. (Many reads under way at once would
+ * wake them all for each packet.)
  *
  * ```
  *              ┌───────────── Wait ─────────────┐
@@ -28,13 +29,16 @@ export type ReadNext = (typeof ReadNext)[keyof typeof ReadNext];
 
 /** Takes packets when there are some. */
 export interface ReadOwner {
-  /** Takes at most `READ_BATCH` packets. Called after a wait, also when the descriptor failed or was closed by the peer. */
+  /**
+   * Takes at most `READ_BATCH` packets. Called after a wait, also when the descriptor failed or was closed
+   * by the peer.
+   */
   onReadable(): ReadNext;
 }
 
 /**
- * Packets per wait. Enough that waiting costs little beside them, few enough that a busy tunnel does not keep others
- * waiting for long: 64 super-packets are about 1 ms.
+ * Packets per wait. Enough that waiting costs little beside them, few enough that a busy tunnel does not
+ * keep others waiting for long: 64 super-packets are about 1 ms.
  */
 export const READ_BATCH = 64;
 

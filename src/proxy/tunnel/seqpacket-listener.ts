@@ -36,7 +36,10 @@ export interface SeqpacketListenerOptions extends OnRampDefaults {
 /** How long a peer may take to send its context: it has it ready when it connects. */
 export const CONTEXT_MS = 5000;
 
-/** Connections without a context at one time; more are closed at once, so that silent peers cannot take all descriptors. */
+/**
+ * Connections without a context at one time; more are closed at once, so that silent peers cannot take all
+ * descriptors.
+ */
 export const CANDIDATES_MAX = 256;
 
 /** Accepting rests this long after a failure: a full descriptor table fails every accept at once. */
@@ -77,7 +80,10 @@ export class SeqpacketListener implements Completion {
     this.#arm();
   }
 
-  /** Stops accepting. Open tunnels stay unless `tunnels`; with `keep` descriptor and path stay for a new process. */
+  /**
+   * Stops accepting. Open tunnels stay unless `tunnels`; with `keep` descriptor and path stay for a new
+   * process.
+   */
   close(options: { keep?: boolean; tunnels?: boolean } = {}): void {
     if (options.tunnels === true) for (const tunnel of [...this.#tunnels]) tunnel.close();
     if (this.#closed) return;

@@ -130,7 +130,7 @@ test('the first message is the context, each later one a packet, both ways', asy
   assert.ok(!existsSync(path));
 });
 
-test('contexts that are broken, too long, missing or of no network here are refused and the socket closed', async (t) => {
+test('contexts that are broken, too long, late or of no network here are refused', async (t) => {
   const host = start(t);
   const path = socketPath();
   const listener = listen(host, path, 30);
@@ -278,7 +278,7 @@ test('connections without a context are limited in number', async (t) => {
   for (const peer of peers) peer.close();
 });
 
-test('an outgoing tunnel says who it is, carries packets, and connects again when the peer comes back', async (t) => {
+test('an outgoing tunnel says who it is, and connects again when the peer comes back', async (t) => {
   const near = start(t);
   const far = start(t);
   const path = socketPath();

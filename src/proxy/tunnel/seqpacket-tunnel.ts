@@ -31,7 +31,10 @@ export interface SeqpacketDial {
   readonly blob: Uint8Array;
 }
 
-/** Bytes that may wait in a tunnel's socket, as far as net.core.wmem_max allows: 2 ms of 10 Gb/s, and a burst of super-packets. */
+/**
+ * Bytes that may wait in a tunnel's socket, as far as net.core.wmem_max allows: 2 ms of 10 Gb/s, and a
+ * burst of super-packets.
+ */
 export const SEQPACKET_BUFFER_BYTES = 4 << 20;
 
 /** First and longest pause between attempts to connect. */
@@ -42,9 +45,9 @@ const TAG_CONNECTED = 0;
 const TAG_REDIAL = 1;
 
 /**
- * A connected IP tunnel: a Unix SEQPACKET connection on which, after the context message, each message is exactly one
- * bare IP packet. Closing the socket ends it. Nothing is queued here: a packet that the peer's queue has no room for is
- * dropped and counted, as on any link.
+ * A connected IP tunnel: a Unix SEQPACKET connection on which, after the context message, each message is
+ * exactly one bare IP packet. Closing the socket ends it. Nothing is queued here: a packet that the peer's
+ * queue has no room for is dropped and counted, as on any link.
  *
  * ```
  *   accepted:   open ──peer closes, close()──► closed

@@ -1,4 +1,7 @@
-/** For tests of this folder and of those above it: a tunnel host over a real engine, and a sink that keeps what came. */
+/**
+ * For tests of this folder and of those above it: a tunnel host over a real engine, and a sink that keeps
+ * what came.
+ */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import type { IpPrefix } from '#base/ip.ts';
@@ -57,11 +60,17 @@ export interface TestHost extends TunnelHost {
   readonly anySource: readonly IpPrefix[];
   /** Has `cleanup` run by `stop`, the latest first. */
   defer(cleanup: () => void | Promise<void>): void;
-  /** Runs what was deferred and ends the engine. @throws Error when a descriptor, operation, timer or slot is left behind. */
+  /**
+   * Runs what was deferred and ends the engine. @throws Error when a descriptor, operation, timer or slot
+   * is left behind.
+   */
   stop(): Promise<void>;
 }
 
-/** Opens an engine of its own. Accounts and vnets get numbers when the name of the vnet does not begin with `no`. */
+/**
+ * Opens an engine of its own. Accounts and vnets get numbers when the name of the vnet does not begin with
+ * `no`.
+ */
 export function openTestHost(
   options: {
     readonly hook?: TunnelFunction;

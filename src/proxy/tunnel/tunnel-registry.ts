@@ -1,7 +1,7 @@
 /**
- * The tunnels of one worker by their index, with the figures of each. An index is a small integer that flow entries
- * keep; it is given to another tunnel as late as possible (first freed, first reused) and only after `onTunnelClosed`
- * has ended every flow that names it.
+ * The tunnels of one worker by their index, with the figures of each. An index is a small integer that flow
+ * entries keep; it is given to another tunnel as late as possible (first freed, first reused) and only
+ * after `onTunnelClosed` has ended every flow that names it.
  */
 import { assert } from '#base/assert.ts';
 import { RampartError } from '#base/error.ts';
@@ -57,8 +57,8 @@ export class TunnelRegistry {
   #figures = new Float64Array(64 * FIGURES);
 
   /**
-   * Reserves an index; `attach` must follow. Index 0 is never given out. An adopted tunnel keeps its index, because flows
-   * name it; all tunnels are adopted before any new one is reserved.
+   * Reserves an index; `attach` must follow. Index 0 is never given out. An adopted tunnel keeps its index,
+   * because flows name it; all tunnels are adopted before any new one is reserved.
    * @throws RAMP_LIMIT when there are `TUNNELS_MAX` tunnels.
    */
   reserve(adopted?: TunnelState): number {

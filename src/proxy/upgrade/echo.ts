@@ -21,9 +21,9 @@ export const ECHO_FLOWS_MAX = 1024;
 const IDENTIFIERS = 0xffff;
 
 /**
- * ICMP echo that leaves by sockets of this host: each flow has a socket, its requests are sent by it, and the replies are
- * brought back as packets of the flow. What may be opened (ping socket, raw socket, nothing) is the kernel's to say; where
- * nothing may, the client is answered that it is prohibited.
+ * ICMP echo that leaves by sockets of this host: each flow has a socket, its requests are sent by it, and
+ * the replies are brought back as packets of the flow. What may be opened (ping socket, raw socket,
+ * nothing) is the kernel's to say; where nothing may, the client is answered that it is prohibited.
  */
 export class EchoUpgrade implements PacketUpgrade {
   readonly #worker: Worker;

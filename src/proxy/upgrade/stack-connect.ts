@@ -17,8 +17,8 @@ export type StackConnectSpec = Omit<OutboundSpec, 'protocol'>;
 const IPPROTO_TCP = 6;
 
 /**
- * Opens TCP streams through IP-tunnel off-ramps: a socket of the stack's namespace connects to an address that stands
- * for the flow, and its packets leave by the tunnel with the real ones.
+ * Opens TCP streams through IP-tunnel off-ramps: a socket of the stack's namespace connects to an address
+ * that stands for the flow, and its packets leave by the tunnel with the real ones.
  */
 export class StackConnector {
   readonly #worker: Worker;
@@ -37,9 +37,9 @@ export class StackConnector {
   }
 
   /**
-   * Connects within `limits.connectMs`; the caller owns the descriptor. Rejects with `RampartError`, side `upstream`:
-   * RAMP_CONNECT (refused, unreachable, no such tunnel), RAMP_TIMEOUT, RAMP_LIMIT (no port, no room for a flow) or
-   * RAMP_NO_DESCRIPTORS.
+   * Connects within `limits.connectMs`; the caller owns the descriptor. Rejects with `RampartError`, side
+   * `upstream`: RAMP_CONNECT (refused, unreachable, no such tunnel), RAMP_TIMEOUT, RAMP_LIMIT (no port, no
+   * room for a flow) or RAMP_NO_DESCRIPTORS.
    */
   async connect(spec: StackConnectSpec): Promise<Fd> {
     const version = parseIp(spec.target.address)?.length === 4 ? 4 : 6;

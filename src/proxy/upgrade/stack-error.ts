@@ -5,11 +5,12 @@ import { writeStackAddress } from '#proxy/flow/nat.ts';
 const stack = new DataView(new ArrayBuffer(16));
 
 /**
- * Makes an ICMP error about a packet that the stack had sent what the kernel expects: from the flow's peer to the stack, and
- * about a packet from the stack to the peer. So the kernel finds the socket, and sends less at once (packet too big) or ends it
- * (unreachable), as it would outside.
+ * Makes an ICMP error about a packet that the stack had sent what the kernel expects: from the flow's peer
+ * to the stack, and about a packet from the stack to the peer. So the kernel finds the socket, and sends
+ * less at once (packet too big) or ends it (unreachable), as it would outside.
  *
- * @param error the message, with real addresses. @param quoted the packet in it, which may be cut after 8 bytes of TCP.
+ * @param error the message, with real addresses. @param quoted the packet in it, which may be cut after 8
+ *   bytes of TCP.
  * @param to `peer` is the peer's address at offset 0, `stackPort` the socket's port.
  * @returns false when the quoted packet is not TCP, or is cut before its ports.
  */

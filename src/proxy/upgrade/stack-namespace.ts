@@ -1,12 +1,13 @@
 /**
- * The place where the kernel turns packets into sockets: a private network namespace whose only outside world is one
- * packet device, `p0`, that this process reads and writes. No firewall, no TPROXY, no conntrack: each flow gets a peer
- * address of its own by the pipeline's NAT, so one ordinary listener tells all flows of all tenants apart.
+ * The place where the kernel turns packets into sockets: a private network namespace whose only outside
+ * world is one packet device, `p0`, that this process reads and writes. No firewall, no TPROXY, no
+ * conntrack: each flow gets a peer address of its own by the pipeline's NAT, so one ordinary listener tells
+ * all flows of all tenants apart.
  *
  * ```
- *                                             ┌ listener, port STACK_PORT ◄── 10.n, fd72:…:1::n  clients (upgrade)
- *   process ── p0 ═══ 192.0.2.1, fd72:…::1 ───┤
- *                                             └ sockets that connect ──────► 11.n, fd72:…:2::n  targets (downgrade)
+ *                                          ┌ listener ◄── 10.n, fd72:…:1::n  clients (upgrade)
+ *   process ── p0 ═ 192.0.2.1, fd72:…::1 ──┤
+ *                                          └ sockets ───► 11.n, fd72:…:2::n  targets (downgrade)
  * ```
  * The addresses are those of `StackPlan`.
  */
@@ -38,7 +39,10 @@ const PEER_PREFIXES = [
   StackPlan.targetPrefix6,
 ];
 
-/** The MTU of `p0`: what the kernel may put into one packet. How it is cut is decided by each flow's way out. */
+/**
+ * The MTU of `p0`: what the kernel may put into one packet. How it is cut is decided by each flow's way
+ * out.
+ */
 const DEVICE_MTU = 65535;
 
 /**

@@ -11,8 +11,8 @@ export interface PeerReset {
   readonly peerPort: number;
   readonly stackPort: number;
   /**
-   * What the stack has acknowledged last. If it has received more since, it answers with a challenge (RFC 5961 section 3.2),
-   * and the answer to that is right.
+   * What the stack has acknowledged last. If it has received more since, it answers with a challenge (RFC
+   * 5961 section 3.2), and the answer to that is right.
    */
   readonly sequence: number;
 }
@@ -21,7 +21,10 @@ const endpoints = new PacketEndpoints();
 const addresses = new DataView(new ArrayBuffer(32));
 const packet = new ParsedPacket();
 
-/** Writes the reset at `to` and returns its length. 0 when the stack's port is not known: then there is nothing to reset. */
+/**
+ * Writes the reset at `to` and returns its length. 0 when the stack's port is not known: then there is
+ * nothing to reset.
+ */
 export function writePeerReset(view: DataView, to: number, reset: PeerReset): number {
   const { version, peer, peerPort, stackPort } = reset;
   if (peerPort === 0 || stackPort === 0) return 0;

@@ -1,6 +1,6 @@
 /**
- * The stack's address translation, packet by packet: from the addresses of a flow to those that it has inside the private
- * namespace, and back. The plan of the addresses is `flow/nat.ts`.
+ * The stack's address translation, packet by packet: from the addresses of a flow to those that it has
+ * inside the private namespace, and back. The plan of the addresses is `flow/nat.ts`.
  *
  * ```
  *   upgraded     client C:c → target T:t     ⇄     peer 10.n:c → stack:STACK_PORT
@@ -15,7 +15,10 @@ import { StackPlan, writePeerAddress, writeStackAddress } from '#proxy/flow/nat.
 
 import { STACK_PORT } from './stack-namespace.ts';
 
-/** Where a family's part of the scratch begins: flow's source and destination, stack, client peer, target peer. */
+/**
+ * Where a family's part of the scratch begins: flow's source and destination, stack, client peer, target
+ * peer.
+ */
 const FLOW = 0;
 const STACK = 32;
 const CLIENT = 48;

@@ -1,4 +1,7 @@
-/** For tests of the stack: a real pipeline with real namespaces around it, and programs that move checked data. */
+/**
+ * For tests of the stack: a real pipeline with real namespaces around it, and programs that move checked
+ * data.
+ */
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { type AddressInfo, createServer, type Server } from 'node:net';
@@ -236,18 +239,30 @@ export async function startServer(world: StackWorld): Promise<Server> {
 }
 
 /**
- * Sends the bulk to ADDRESS PORT, and prints the digest of what it sent, what the server says it got, the number of bytes that
- * came down and their digest.
+ * Sends the bulk to ADDRESS PORT, and prints the digest of what it sent, what the server says it got, the
+ * number of bytes that came down and their digest.
  */
 const CLIENT_PROGRAM = `
 const { connect } = require('node:net'); const { createHash } = require('node:crypto');
-const sha = () => createHash('sha256'); const up = sha(), down = sha(); let head = Buffer.alloc(0), count = 0;
+const up = createHash('sha256'), down = createHash('sha256');
+let head = Buffer.alloc(0), count = 0, left = ${BULK_BYTES >> 16};
 const socket = connect({ host: process.argv[1], port: +process.argv[2], allowHalfOpen: true });
 socket.on('error', (error) => { console.log(error.code); process.exit(0); });
-socket.on('data', (data) => { if (head.length < 64) { const n = 64 - head.length; head = Buffer.concat([head, data.subarray(0, n)]); data = data.subarray(n); } count += data.length; down.update(data); });
+socket.on('data', (data) => {
+  const missing = 64 - head.length;
+  head = Buffer.concat([head, data.subarray(0, missing)]);
+  count += data.subarray(missing).length;
+  down.update(data.subarray(missing));
+});
 socket.on('end', () => console.log(up.digest('hex'), head.toString(), count, down.digest('hex')));
-let left = ${BULK_BYTES >> 16};
-const more = () => { while (left > 0) { const data = Buffer.alloc(65536, left--); up.update(data); if (!socket.write(data)) { socket.once('drain', more); return; } } socket.end(); };
+const more = () => {
+  while (left > 0) {
+    const data = Buffer.alloc(65536, left--);
+    up.update(data);
+    if (!socket.write(data)) { socket.once('drain', more); return; }
+  }
+  socket.end();
+};
 socket.on('connect', more);`;
 
 /** The same server as `startServer` has, as a program: on PORT of every address. */
@@ -255,8 +270,16 @@ export const SERVER_PROGRAM = `
 const { createServer } = require('node:net'); const { createHash } = require('node:crypto');
 const chunk = Buffer.alloc(1 << 16, 'the quick brown fox jumps over the lazy dog, ');
 createServer({ allowHalfOpen: true }, (socket) => {
-  const hash = createHash('sha256'); let sent = 0; socket.on('error', () => {}); socket.on('data', (data) => hash.update(data));
-  const more = () => { while (sent < ${BULK_BYTES}) { sent += chunk.length; if (!socket.write(chunk)) { socket.once('drain', more); return; } } socket.end(); };
+  const hash = createHash('sha256'); let sent = 0;
+  socket.on('error', () => {});
+  socket.on('data', (data) => hash.update(data));
+  const more = () => {
+    while (sent < ${BULK_BYTES}) {
+      sent += chunk.length;
+      if (!socket.write(chunk)) { socket.once('drain', more); return; }
+    }
+    socket.end();
+  };
   socket.on('end', () => { socket.write(hash.digest('hex')); more(); });
 }).listen(8080, '::', () => console.log('ready'));`;
 

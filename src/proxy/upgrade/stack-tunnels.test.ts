@@ -1,6 +1,6 @@
 /**
- * Real TCP through connected and unconnected IP tunnels: the client's end is another engine that pumps packets between a
- * TUN and the tunnel, as a tunnel terminator does.
+ * Real TCP through connected and unconnected IP tunnels: the client's end is another engine that pumps
+ * packets between a TUN and the tunnel, as a tunnel terminator does.
  *
  * ```
  *   client ── tun0 ═ pump ── SEQPACKET or GUE ──► pipeline ─► stack ─► server
@@ -145,17 +145,13 @@ for (const [kind, connect] of kinds) {
     });
   }
 
-  test(
-    `packets from sources that a ${kind} tunnel's context does not name open nothing`,
-    options,
-    async (t) => {
-      const { world, pump } = await start(t, connect, ['10.9.0.0/16']);
-      const ask = `console.log('ready'); require('node:net').connect(80, '203.0.113.9').on('error', () => {});`;
-      await serveNode(world, pump.namespace, ask);
-      const { drops } = world.host.worker.stats;
-      await until('its SYN is dropped', () => (drops[DropReason.SpoofedSource] as number) > 0);
-      assert.equal(world.handler.streams.length, 0);
-      assert.equal(world.pipeline.table.count, 0);
-    },
-  );
+  test(`sources that a ${kind} tunnel's context does not name open nothing`, options, async (t) => {
+    const { world, pump } = await start(t, connect, ['10.9.0.0/16']);
+    const ask = `console.log('ready'); require('node:net').connect(80, '203.0.113.9').on('error', () => {});`;
+    await serveNode(world, pump.namespace, ask);
+    const { drops } = world.host.worker.stats;
+    await until('its SYN is dropped', () => (drops[DropReason.SpoofedSource] as number) > 0);
+    assert.equal(world.handler.streams.length, 0);
+    assert.equal(world.pipeline.table.count, 0);
+  });
 }

@@ -75,10 +75,16 @@ test('two networks with the same addresses do not meet in the stack', options, a
   const clients = [await addClient(world, { vnet: 'prod' }), await addClient(world, { vnet: 'staging' })];
   const ask = `
     const net = require('node:net'); let left = 40; const seen = {};
-    const next = (port) => { const socket = net.connect({ host: '10.10.0.10', port: 80, localPort: port }); let text = '';
-      socket.on('data', (data) => { text += data; }); socket.on('error', (error) => { text += error.code; });
-      socket.on('close', () => { seen[text] = (seen[text] ?? 0) + 1; if (--left === 0) console.log(JSON.stringify(seen)); }); };
-    for (let port = 20000; port < 20040; port++) next(port);`;
+    const ask = (port) => {
+      const socket = net.connect({ host: '10.10.0.10', port: 80, localPort: port }); let text = '';
+      socket.on('data', (data) => { text += data; });
+      socket.on('error', (error) => { text += error.code; });
+      socket.on('close', () => {
+        seen[text] = (seen[text] ?? 0) + 1;
+        if (--left === 0) console.log(JSON.stringify(seen));
+      });
+    };
+    for (let port = 20000; port < 20040; port++) ask(port);`;
   const [first, second] = await Promise.all(clients.map(({ namespace }) => runNode(namespace, ask)));
   assert.deepEqual(JSON.parse(first as string), { prod: 40 });
   assert.deepEqual(JSON.parse(second as string), { staging: 40 });
@@ -107,14 +113,21 @@ test('a thousand flows at once keep their data apart', options, async (t) => {
   world.handler.port = (echo.address() as AddressInfo).port;
   const { namespace } = await addClient(world);
   const program = `
-    const net = require('node:net'); const count = 1000; let open = 0, right = 0, closed = 0; const sockets = [];
+    const net = require('node:net'); const count = 1000; const sockets = [];
+    let open = 0, right = 0, closed = 0;
+    const start = () => { for (const [socket, words] of sockets) socket.end(words); };
     for (let i = 0; i < count; i++) {
-      const address = i % 2 === 0 ? '10.10.' + (i >> 8) + '.' + (i & 255 || 1) : 'fd00:1::' + (i + 1).toString(16);
+      const low = 1 + (i % 250);
+      const address = i % 2 === 0 ? '10.10.' + (i >> 8) + '.' + low : 'fd00:1::' + (i + 1).toString(16);
       const text = ('flow ' + i + ' ').repeat(500); let back = '';
-      const socket = net.connect(80, address, () => { if (++open === count) for (const [other, words] of sockets) other.end(words); });
+      const socket = net.connect(80, address, () => { if (++open === count) start(); });
       sockets.push([socket, text]);
-      socket.on('data', (data) => { back += data; }); socket.on('error', (error) => console.log(error.code));
-      socket.on('close', () => { if (back === text) right++; if (++closed === count) console.log(open, right); });
+      socket.on('data', (data) => { back += data; });
+      socket.on('error', (error) => console.log(error.code));
+      socket.on('close', () => {
+        if (back === text) right++;
+        if (++closed === count) console.log(open, right);
+      });
     }`;
   assert.equal(await runNode(namespace, program), '1000 1000');
   await until('all relays ended', () => world.handler.ended === 1000);
@@ -127,8 +140,9 @@ test('a stream that is reset resets the client, and one that is closed ends it',
   const world = await start(t);
   const { namespace } = await addClient(world);
   const ask = `
-    const socket = require('node:net').connect(80, '10.10.0.10'); socket.on('error', (error) => console.log(error.code));
-    socket.on('end', () => console.log('end')); socket.on('connect', () => socket.write('x'));`;
+    const socket = require('node:net').connect(80, '10.10.0.10');
+    socket.on('error', (error) => console.log(error.code)); socket.on('end', () => console.log('end'));
+    socket.on('connect', () => socket.write('x'));`;
   world.handler.take = ({ fd }) => {
     resetSocket(world.host.worker, fd);
     return true;
@@ -161,7 +175,9 @@ test(
 
     const busy = `
     const socket = require('node:net').connect(80, '10.10.0.10', () => console.log('ready'));
-    socket.on('error', () => {}); const more = () => socket.write(Buffer.alloc(65536)) ? setImmediate(more) : socket.once('drain', more); more();`;
+    socket.on('error', () => {});
+    const more = () => socket.write(Buffer.alloc(65536)) ? setImmediate(more) : socket.once('drain', more);
+    more();`;
     await serveNode(world, namespace, busy);
     await until('the second stream is there', () => world.handler.streams.length === 2);
     tunnel.close();
@@ -182,7 +198,8 @@ test('a segment of a connection that nobody knows is answered with a reset', opt
   const { namespace } = await addClient(world);
   const ask = `
     const socket = require('node:net').connect(80, '10.10.0.10', () => console.log('ready'));
-    socket.on('error', (error) => { console.log(error.code); process.exit(0); }); setInterval(() => socket.write('x'), 20);`;
+    socket.on('error', (error) => { console.log(error.code); process.exit(0); });
+    setInterval(() => socket.write('x'), 20);`;
   const outcome = runNode(namespace, ask);
   await until('the stream is there', () => world.handler.streams.length === 1);
   world.pipeline.endFlow(liveFlow(world), CloseReason.RouteRemoved);

@@ -43,8 +43,8 @@ const TAG_ACCEPT = 0;
 const TAG_RETRY = 1;
 
 /**
- * The kernel's TCP as an upgrade: packets of a flow go into the private namespace and a connected socket comes out; and as
- * a downgrade: a socket of the namespace connects, and its packets leave by an IP tunnel.
+ * The kernel's TCP as an upgrade: packets of a flow go into the private namespace and a connected socket
+ * comes out; and as a downgrade: a socket of the namespace connects, and its packets leave by an IP tunnel.
  *
  * ```
  *   client ─► pipeline ─ deliver ─► rewrite, join ─► p0 ─► kernel ─ accept ─► StreamHandler
@@ -52,8 +52,9 @@ const TAG_RETRY = 1;
  *
  *   connect ─► kernel ─► p0 ─► rewrite ─ emit ─► pipeline ─► tunnel ─► target          (and back by deliver)
  * ```
- * The flow outlives its socket: after `close` the kernel still says goodbye by packets, and the flow is forgotten by its
- * TCP state. A flow that ends before its socket (a removed route, a vanished tunnel) resets the socket.
+ * The flow outlives its socket: after `close` the kernel still says goodbye by packets, and the flow is
+ * forgotten by its TCP state. A flow that ends before its socket (a removed route, a vanished tunnel)
+ * resets the socket.
  */
 export class Stack implements PacketUpgrade, DeviceReceiver, CoalescerSink, Completion {
   readonly #worker: Worker;
@@ -103,8 +104,8 @@ export class Stack implements PacketUpgrade, DeviceReceiver, CoalescerSink, Comp
   }
 
   /**
-   * Takes an index for an outbound flow, whose socket will connect to the address of it: ≥ 1, or −`DropReason`.
-   * The caller gives it to the pipeline as the flow's handle.
+   * Takes an index for an outbound flow, whose socket will connect to the address of it: ≥ 1, or
+   * −`DropReason`. The caller gives it to the pipeline as the flow's handle.
    */
   openTarget(flow: FlowIndex): number {
     if (this.#down) return -DropReason.StackDown;
@@ -119,8 +120,8 @@ export class Stack implements PacketUpgrade, DeviceReceiver, CoalescerSink, Comp
   }
 
   /**
-   * Ends it: sockets that were handed on stay what they are, flows in the stack get no packets any more. The device and the
-   * namespace are closed.
+   * Ends it: sockets that were handed on stay what they are, flows in the stack get no packets any more.
+   * The device and the namespace are closed.
    */
   async close(): Promise<void> {
     if (this.#closed) return;
@@ -137,7 +138,8 @@ export class Stack implements PacketUpgrade, DeviceReceiver, CoalescerSink, Comp
     await namespace.close();
   }
 
-  // --- PacketUpgrade: from the pipeline into the stack ---------------------------------------------------------------
+  // --- PacketUpgrade: from the pipeline into the stack
+  // ---------------------------------------------------------------
 
   open(flow: FlowIndex): number {
     if (this.#down) return -DropReason.StackDown;
@@ -199,7 +201,8 @@ export class Stack implements PacketUpgrade, DeviceReceiver, CoalescerSink, Comp
     return kind !== Kind.Client;
   }
 
-  // --- DeviceReceiver: from the stack to the pipeline ----------------------------------------------------------------
+  // --- DeviceReceiver: from the stack to the pipeline
+  // ----------------------------------------------------------------
 
   onDevicePacket(offset: number, length: number): void {
     const packet = this.#packet;
@@ -292,7 +295,8 @@ export class Stack implements PacketUpgrade, DeviceReceiver, CoalescerSink, Comp
     else this.#port.write(slot + PACKET_HEADROOM, length);
   }
 
-  // --- accepted sockets ----------------------------------------------------------------------------------------------
+  // --- accepted sockets
+  // ----------------------------------------------------------------------------------------------
 
   onCompletion(tag: number, result: number, flags: number): void {
     const { io, stats } = this.#worker;
