@@ -24,7 +24,7 @@ import { openTestHost, type TestHost, until } from '#proxy/tunnel/test-host.ts';
 
 import { Stack } from './stack.ts';
 import { StackConnector } from './stack-connect.ts';
-import { openStackNamespace } from './stack-namespace.ts';
+import { openStackNamespace, type StackNamespace } from './stack-namespace.ts';
 
 /** Relays each stream to a server of this process; keeps what it was given. */
 export class RelayHandler implements StreamHandler, RelayOwner {
@@ -67,6 +67,9 @@ export interface StackWorld {
   readonly networks: Networks;
   readonly pipeline: FlowPipeline;
   readonly stack: Stack;
+  readonly place: StackNamespace;
+  /** Puts another stack in the place of the first, for packets and for the end. */
+  use(stack: Stack): void;
   readonly connector: StackConnector;
   readonly handler: RelayHandler;
   readonly records: FlowRecord[];
@@ -115,6 +118,7 @@ export async function openStackWorld(options: StackWorldOptions = {}): Promise<S
   const handler = new RelayHandler(host.worker);
   const { registry: tunnels } = host;
   const stack = new Stack(host.worker, { place, host: flows, tunnels, streams: handler });
+  let used = stack;
   const { namespace } = place;
   const connector = new StackConnector(host.worker, { stack, host: flows, namespace });
   flows.attachUpgrades({ tcp: stack, udp: null, icmp: null });
@@ -123,7 +127,7 @@ export async function openStackWorld(options: StackWorldOptions = {}): Promise<S
   host.defer(async () => {
     for (const tunnel of [...host.registry.open()]) tunnel.close();
     flows.close(CloseReason.Shutdown);
-    await stack.close();
+    await used.close();
     for (const close of closings) await close();
     for (const each of namespaces) await each.close();
   });
@@ -132,6 +136,11 @@ export async function openStackWorld(options: StackWorldOptions = {}): Promise<S
     networks,
     pipeline: flows,
     stack,
+    place,
+    use: (next) => {
+      used = next;
+      flows.attachUpgrades({ tcp: next, udp: null, icmp: null });
+    },
     connector,
     handler,
     records,

@@ -11,6 +11,7 @@ import { RouteSocket } from '#io/netlink.ts';
 import { Counter } from '#proxy/stats.ts';
 import { until } from '#proxy/tunnel/test-host.ts';
 
+import { Stack } from './stack.ts';
 import {
   addClient,
   BULK_BYTES,
@@ -206,6 +207,39 @@ test('a segment of a connection that nobody knows is answered with a reset', opt
   const lines = (await outcome).split('\n');
   assert.equal(lines[0], 'ready');
   assert.match(lines[1] ?? '', /ECONNRESET|EPIPE/);
+});
+
+test('another stack goes on with the flows of one that was detached', options, async (t) => {
+  const world = await start(t);
+  const echo = createServer((socket) => socket.on('error', () => {}).pipe(socket));
+  echo.listen(0, '127.0.0.1');
+  await once(echo, 'listening');
+  world.handler.port = (echo.address() as AddressInfo).port;
+  const { namespace } = await addClient(world);
+  const ask = `
+    const socket = require('node:net').connect(80, '10.10.0.10', () => socket.write('0')); let last = -1;
+    socket.on('error', (error) => { console.log(error.code); process.exit(); });
+    socket.on('data', (data) => {
+      if (+data !== last + 1) console.log('lost', String(data), last);
+      last = +data;
+      if (last === 2000) { socket.end(); console.log('all'); } else socket.write(String(last + 1));
+    });`;
+  const outcome = runNode(namespace, ask);
+  await until('data flows', () => world.handler.streams.length === 1);
+  const { stack, place, host, handler } = world;
+  const state = structuredClone(stack.detach());
+  const next = new Stack(host.worker, {
+    place,
+    host: world.pipeline,
+    tunnels: host.registry,
+    streams: handler,
+    state,
+  });
+  world.use(next);
+  assert.equal(await outcome, 'all');
+  assert.equal(await runNode(namespace, ask), 'all');
+  assert.equal(handler.streams.length, 2);
+  echo.close();
 });
 
 test('it works without privilege, and where there is no TUN', options, async (t) => {

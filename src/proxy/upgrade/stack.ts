@@ -8,7 +8,7 @@ import { Coalescer, type CoalescerSink } from '#packet/coalesce.ts';
 import { IpProtocol, ParsedPacket, parsePacket, TcpFlag } from '#packet/parse.ts';
 import { checkVirtioHeader, PACKET_HEADROOM } from '#packet/virtio-header.ts';
 import type { FlowIndex } from '#proxy/flow/flow-table.ts';
-import { NAT_INDEX_MAX, NatTable, readPeerIndex, writePeerAddress } from '#proxy/flow/nat.ts';
+import { NAT_INDEX_MAX, type NatState, NatTable, readPeerIndex, writePeerAddress } from '#proxy/flow/nat.ts';
 import type { FlowHost, PacketUpgrade, TunnelDirectory } from '#proxy/flow/packet-upgrade.ts';
 import { isTcpOver } from '#proxy/flow/tcp-state.ts';
 import type { StreamHandler, Worker } from '#proxy/proxy-contract.ts';
@@ -29,8 +29,24 @@ export interface StackOptions {
   readonly tunnels: TunnelDirectory;
   /** Takes the streams that flows become. */
   readonly streams: StreamHandler;
+  /** Goes on with what another process had in the same namespace. Flows must have their indexes already. */
+  readonly state?: StackState;
   /** Told once when the device is gone: no flow can be upgraded any more. */
   readonly onFailed?: (errno: number) => void;
+}
+
+/**
+ * What a new process needs to go on with the flows in the stack, beside the descriptors of `place`: device, listener
+ * and namespace. Buffers are copies, one element per index up to the highest that was ever used.
+ */
+export interface StackState {
+  readonly format: 1;
+  readonly nat: NatState;
+  readonly kinds: Uint8Array;
+  /** Bytes of a Uint16Array. */
+  readonly localPorts: Uint8Array;
+  /** Bytes of an Int32Array. */
+  readonly acknowledged: Uint8Array;
 }
 
 /** What is at an index of the NAT. */
@@ -94,6 +110,7 @@ export class Stack implements PacketUpgrade, DeviceReceiver, CoalescerSink, Comp
     this.#rewrite = new StackRewrite(host.table);
     this.#coalescer = new Coalescer(this.#view, this);
     this.#port = new DevicePort(worker, this, { device: place.device, fd: place.device.fd });
+    if (options.state !== undefined) this.#restore(options.state);
     this.#port.start();
     this.#arm();
   }
@@ -120,22 +137,52 @@ export class Stack implements PacketUpgrade, DeviceReceiver, CoalescerSink, Comp
   }
 
   /**
+   * Stops reading and accepting for a new process to go on; everything stays open and nothing is reset. Packets and
+   * connections wait in the kernel meanwhile. The stack is of no use any more afterwards.
+   */
+  detach(): StackState {
+    assert(!this.#closed);
+    this.#stop();
+    const nat = this.#nat.snapshot();
+    const { buffer: ports } = this.#localPorts.slice(0, nat.fresh);
+    const { buffer: acknowledged } = this.#acknowledged.slice(0, nat.fresh);
+    return {
+      format: 1,
+      nat,
+      kinds: this.#kinds.slice(0, nat.fresh),
+      localPorts: new Uint8Array(ports),
+      acknowledged: new Uint8Array(acknowledged),
+    };
+  }
+
+  /**
    * Ends it: sockets that were handed on stay what they are, flows in the stack get no packets any more.
    * The device and the namespace are closed.
    */
   async close(): Promise<void> {
     if (this.#closed) return;
-    const { io } = this.#worker;
     const { namespace, device, listener } = this.#options.place;
+    this.#stop();
+    this.#worker.io.close(listener);
+    await namespace.closePacketDevice(device);
+    await namespace.close();
+  }
+
+  #stop(): void {
+    const { io } = this.#worker;
     this.#coalescer.flush();
     this.#closed = true;
     this.#down = true;
     this.#port.stop();
     io.cancelTimer(this.#timer);
     if (this.#accepting) io.cancel(this.#accept);
-    io.close(listener);
-    await namespace.closePacketDevice(device);
-    await namespace.close();
+  }
+
+  #restore(state: StackState): void {
+    this.#nat.restore(state.nat);
+    this.#kinds.set(state.kinds);
+    this.#localPorts.set(new Uint16Array(state.localPorts.slice().buffer));
+    this.#acknowledged.set(new Int32Array(state.acknowledged.slice().buffer));
   }
 
   // --- PacketUpgrade: from the pipeline into the stack
