@@ -10,6 +10,7 @@ import { after, before, test } from 'node:test';
 import { Hosts, lacksHosts } from '#testing/hosts.ts';
 import { lacksPrograms } from '#testing/program.ts';
 import { RampartProcess } from '#testing/rampart-process.ts';
+import { closeAll } from '#testing/until.ts';
 
 const skip = lacksHosts() || lacksPrograms('curl');
 let hosts: Hosts;
@@ -26,8 +27,7 @@ before(async () => {
 
 after(async () => {
   if (skip) return;
-  await rampart.stop();
-  await hosts.close();
+  await closeAll(rampart, hosts);
 });
 
 /** Head and body of one answer. */

@@ -15,7 +15,7 @@ import { GuePeer, PeerEngine } from '#testing/packet-peer.ts';
 import { echoRequest, seen, udpPacket } from '#testing/packets.ts';
 import { lacksPrograms, runProgram } from '#testing/program.ts';
 import { RampartProcess } from '#testing/rampart-process.ts';
-import { until } from '#testing/until.ts';
+import { closeAll, until } from '#testing/until.ts';
 
 const skip = lacksHosts() || lacksPrograms('ping', 'curl');
 const socketPath = join('/tmp', `rampart-ip-router-${process.pid}.sock`);
@@ -38,9 +38,7 @@ before(async () => {
 
 after(async () => {
   if (skip) return;
-  engine.stop();
-  await rampart.stop();
-  await hosts.close();
+  await closeAll(() => engine?.stop(), rampart, hosts);
 });
 
 test('the hosts reach each other by both families', { skip }, async () => {

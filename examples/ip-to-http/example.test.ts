@@ -11,6 +11,7 @@ import { Hosts, lacksHosts } from '#testing/hosts.ts';
 import { Origin } from '#testing/origins.ts';
 import { lacksPrograms } from '#testing/program.ts';
 import { RampartProcess } from '#testing/rampart-process.ts';
+import { closeAll } from '#testing/until.ts';
 
 const skip = lacksHosts() || lacksPrograms('curl', 'ping');
 let hosts: Hosts;
@@ -26,8 +27,7 @@ before(async () => {
 
 after(async () => {
   if (skip) return;
-  await rampart.stop();
-  await hosts.close();
+  await closeAll(rampart, hosts);
 });
 
 /** Head and body of one answer. */

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 
 import { Hosts, lacksHosts } from '#testing/hosts.ts';
 import { RampartProcess } from '#testing/rampart-process.ts';
-import { until } from '#testing/until.ts';
+import { closeAll, until } from '#testing/until.ts';
 import { lacksPrograms } from '#testing/program.ts';
 
 const skip = lacksHosts() || lacksPrograms('socat');
@@ -27,8 +27,7 @@ before(async () => {
 
 after(async () => {
   if (skip) return;
-  await rampart.stop();
-  await hosts.close();
+  await closeAll(rampart, hosts);
 });
 
 /** What a PostgreSQL client says first. */

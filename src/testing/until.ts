@@ -55,3 +55,27 @@ export async function within<T>(what: string, promise: Promise<T>, patienceMs = 
     watch.abort();
   }
 }
+
+/**
+ * Closes what a test has opened, in this order and all of it, whatever fails on the way; what was never
+ * opened is undefined. @throws what failed first.
+ */
+export async function closeAll(
+  ...opened: readonly (
+    | { stop(): Promise<unknown> }
+    | { close(): Promise<unknown> | undefined }
+    | (() => unknown)
+    | undefined
+  )[]
+): Promise<void> {
+  const failures: unknown[] = [];
+  for (const one of opened) {
+    try {
+      if (typeof one === 'function') await one();
+      else if (one !== undefined) await ('stop' in one ? one.stop() : one.close());
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (failures.length > 0) throw failures[0];
+}
