@@ -36,8 +36,8 @@ export interface StackOptions {
 }
 
 /**
- * What a new process needs to go on with the flows in the stack, beside the descriptors of `place`: device, listener
- * and namespace. Buffers are copies, one element per index up to the highest that was ever used.
+ * What a new process needs to go on with the flows in the stack, beside the descriptors of `place`: device,
+ * listener and namespace. Buffers are copies, one element per index up to the highest that was ever used.
  */
 export interface StackState {
   readonly format: 1;
@@ -137,8 +137,8 @@ export class Stack implements PacketUpgrade, DeviceReceiver, CoalescerSink, Comp
   }
 
   /**
-   * Stops reading and accepting for a new process to go on; everything stays open and nothing is reset. Packets and
-   * connections wait in the kernel meanwhile. The stack is of no use any more afterwards.
+   * Stops reading and accepting for a new process to go on; everything stays open and nothing is reset.
+   * Packets and connections wait in the kernel meanwhile. The stack is of no use any more afterwards.
    */
   detach(): StackState {
     assert(!this.#closed);
