@@ -25,6 +25,8 @@ export const ERROR_CODES = Object.freeze({
   RAMP_CONTEXT: 'an IP tunnel sent a context that is truncated, too large or not understood',
   RAMP_HOOK_FAILED: 'a hook threw or returned something that is not a verdict',
   RAMP_HTTP_MALFORMED: 'an HTTP message breaks RFC 9112',
+  RAMP_TLS: 'a TLS handshake or session failed; the text has the alert or what did not verify',
+  RAMP_CERTIFICATE: 'a certificate, key or OCSP response cannot be read or does not fit',
   RAMP_USAGE: 'the command line is not understood',
 } as const);
 
