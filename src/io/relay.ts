@@ -3,6 +3,7 @@ import { RampartError } from '#base/error.ts';
 
 import type { SlotPool } from './arena.ts';
 import { type Completion, Errno, type Fd, type Io, type OperationId, PollMask } from './io.ts';
+import { isLayered } from './layered.ts';
 import { type Pipe, PipePool } from './pipe-pool.ts';
 
 /**
@@ -57,6 +58,8 @@ const SPLICE_BYTES_MAX = 1024 * 1024;
 const TURN_BYTES_MAX = 2 * 1024 * 1024;
 /** Calls that one direction makes before others have their turn. */
 const TURN_CALLS_MAX = 64;
+/** How long a direction that cannot splice waits for a slot: all are with slow receivers. */
+const STARVED_MS = 5;
 /** A pass that moves less than this goes back to copying. */
 const BULK_BYTES_MIN = 8192;
 
@@ -95,6 +98,11 @@ export class RelayHub {
     if (this.#scheduled) return;
     this.#scheduled = true;
     setImmediate(this.#run);
+  }
+
+  /** Runs `direction` again when slots may have come back. */
+  runWithSlots(direction: Direction): void {
+    setTimeout(() => direction.resume(), STARVED_MS);
   }
 
   readonly #run = (): void => {
@@ -239,9 +247,13 @@ class Direction {
   readonly #source: Fd;
   readonly #target: Fd;
   readonly #side: RelaySide;
+  /** Both ends are the kernel's, so bytes can pass through a pipe. */
+  readonly #splices: boolean;
   /** Moving by splice, because the last pass had much to move. */
   #bulk = false;
   #queued = false;
+  /** It had something to move and nothing to move it in. */
+  #starved = false;
   /** What is in flight: bytes in the slot, or in the pipe. */
   #held = 0;
   #slotPool: SlotPool | null = null;
@@ -255,6 +267,7 @@ class Direction {
     this.#source = source;
     this.#target = target;
     this.#side = side;
+    this.#splices = !isLayered(source) && !isLayered(target);
     if (prefix === undefined) return;
     assert(prefix.length > 0, 'a prefix has at least one byte');
     this.#queued = true;
@@ -290,7 +303,9 @@ class Direction {
     const more = this.#held > 0 ? this.writable : this.readable;
     if (!more || this.done) return;
     this.#queued = true;
-    this.#hub.runLater(this);
+    if (this.#starved) this.#hub.runWithSlots(this);
+    else this.#hub.runLater(this);
+    this.#starved = false;
   }
 
   /** Called by the hub's queue. */
@@ -315,8 +330,11 @@ class Direction {
       this.#slot = slot;
       this.#slotPosition = slot;
       result = this.#hub.io.tryRecv(this.#source, slot, SLOT_BYTES);
-      if (result === SLOT_BYTES) this.#bulk = true;
+      if (result === SLOT_BYTES) this.#bulk = this.#splices;
       else if (result > 0 && !this.sourceEnded) this.readable = false;
+    } else if (!this.#splices) {
+      this.#starved = true;
+      return false;
     } else {
       const pipe = this.#borrowPipe();
       if (pipe === null) return false;
