@@ -1,4 +1,6 @@
+import { assert } from '#base/assert.ts';
 import { CloseReason } from '#contract/record.ts';
+import { Errno } from '#io/io.ts';
 import type { DialPlan, InboundStream } from '#proxy/proxy-contract.ts';
 import { Counter } from '#proxy/stats.ts';
 import { latin1Bytes } from '#protocol/http/octets.ts';
@@ -40,6 +42,7 @@ export class HttpConnection extends HttpSocket {
   lingering = false;
   offRamp: string | null = null;
   readonly #startedAt = Date.now();
+  #onGiven: ((stream: InboundStream | null) => void) | null = null;
   #lingeredBytes = 0;
   /** Bytes on connections that a tunnel took over: added by the tunnel when it ends. */
   bytesUp = 0;
@@ -68,7 +71,30 @@ export class HttpConnection extends HttpSocket {
     this.onInput();
   }
 
+  /** No request has begun, and nothing of one is here. */
+  get isIdle(): boolean {
+    return this.exchange === null && !this.lingering && !this.closed && this.inSlot < 0 && !this.sending;
+  }
+
+  /**
+   * Lets go of an idle connection: its stream with the descriptor still open, or null when a request or the end came
+   * first. No record is written: the stream goes on elsewhere.
+   */
+  giveAway(): Promise<InboundStream | null> {
+    assert(this.isIdle && this.receiving);
+    this.cancelReceive();
+    return new Promise((resolve) => {
+      this.#onGiven = resolve;
+    });
+  }
+
+  #given(stream: InboundStream | null): void {
+    this.#onGiven?.(stream);
+    this.#onGiven = null;
+  }
+
   protected override onInput(): void {
+    this.#given(null);
     if (this.lingering) {
       this.#dropLingering();
       return;
@@ -81,6 +107,13 @@ export class HttpConnection extends HttpSocket {
   }
 
   protected override onEnd(errno: number): void {
+    if (this.#onGiven !== null && errno === Errno.ECANCELED) {
+      this.engine.forget(this);
+      this.detach();
+      this.#given(this.stream);
+      return;
+    }
+    this.#given(null);
     if (this.lingering) this.finish(CloseReason.ClientClosed);
     else if (this.exchange !== null) this.exchange.onClientEnd(errno);
     else this.finish(errno === 0 ? CloseReason.ClientClosed : CloseReason.ClientError);
@@ -119,6 +152,7 @@ export class HttpConnection extends HttpSocket {
   /** Ends the connection; with `abort` by RST. One record is written. */
   finish(reason: CloseReason, abort = false): void {
     if (this.closed) return;
+    this.#given(null);
     if (abort) this.reset();
     else this.close();
     this.engine.forget(this);

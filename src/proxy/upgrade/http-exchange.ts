@@ -85,6 +85,8 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
   #plan: DialPlan | null = null;
   #group: UpstreamGroup | null = null;
   readonly #retry: RetryCopy;
+  /** Slot that the request's head lies in, when it was taken from the connection's input; else −1. */
+  #headSlot = -1;
   #requestVerdict: Extract<RequestVerdict, { action: 'forward' }> | null = null;
   #responseVerdict: Extract<ResponseVerdict, { action: 'forward' }> | null = null;
   #hookRequest: HookRequest | null = null;
@@ -245,6 +247,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       return;
     }
     if (this.#phase === Phase.Head) this.#phase = Phase.Deciding;
+    this.#watchClient();
     const serial = this.#serial;
     answer
       .then((value) => {
@@ -254,6 +257,23 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
         if (serial === this.#serial) this.#failedHook(error);
         else if (!(error instanceof RampartError)) throw error;
       });
+  }
+
+  /**
+   * While something else is waited for, listens for a client that goes away: when its whole request is here and nothing
+   * behind it. The head's slot becomes the exchange's, because a connection with input does not receive.
+   */
+  #watchClient(): void {
+    const connection = this.#connection as HttpConnection;
+    if (this.#phase === Phase.Forwarding || connection.inSlot < 0 || connection.available > 0) return;
+    if (requestFraming(this.#request) !== BodyFraming.None) return;
+    this.#headSlot = connection.takeInput();
+    if (connection.inSlot < 0) connection.receive();
+  }
+
+  #dropHead(): void {
+    if (this.#headSlot >= 0) this.#engine.streams.release(this.#headSlot);
+    this.#headSlot = -1;
   }
 
   /** A hook threw, or gave what cannot be written. Anything else is a fault of this program and ends it. */
@@ -273,8 +293,10 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       this.#connect();
       return;
     }
-    const { context, network, flow, source, destination, route } = connection.stream;
+    const { context, network, flow, source, destination, route, facts, guard } = connection.stream;
     const plan = this.#engine.options.dialer.plan({
+      ...(facts === undefined ? {} : { facts }),
+      ...(guard === undefined ? {} : { guard }),
       context,
       network,
       flow,
@@ -324,6 +346,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
 
   #dial(plan: DialPlan, group: UpstreamGroup): void {
     this.#phase = Phase.Connecting;
+    this.#watchClient();
     if (this.#engine.worker.tracer.enabled) {
       this.#trace('connect', `connecting to ${plan.target.host}:${plan.target.port} by ${plan.via}`);
     }
@@ -383,7 +406,8 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       const { fields } = request;
       request.moveTo(fields.bytes.slice(fields.base, fields.base + request.length), 0);
     }
-    connection.consumeTo(connection.inAt);
+    if (this.#headSlot >= 0) this.#dropHead();
+    else connection.consumeTo(connection.inAt);
     this.#clock.stepAt = this.#engine.io.now();
     this.#clock.upstreamAt = this.#clock.stepAt;
     this.#runUp();
@@ -436,6 +460,9 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
   #applyRewrites(verdict: Extract<RequestVerdict, { action: 'forward' }>): void {
     const forward = this.#engine.requestForward;
     if (verdict.method !== undefined) {
+      if (verdict.method === 'CONNECT') {
+        throw new RampartError('RAMP_HOOK_FAILED', 'a request cannot be made a CONNECT; splice its stream');
+      }
       forward.method = latin1Bytes(verdict.method);
       this.#upstreamMethod = METHODS.get(verdict.method) ?? Method.Other;
     }
@@ -828,6 +855,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       this.#abortBoth(CloseReason.Limit);
       return;
     }
+    this.#dropHead();
     if (connection.inSlot >= 0) connection.consumeTo(connection.inAt);
     this.#runDown();
   }
@@ -875,6 +903,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#serial++;
     this.#phase = Phase.Free;
     this.#retry.forget();
+    this.#dropHead();
     this.#up.abandon();
     this.#down.abandon();
     this.#connection = null;

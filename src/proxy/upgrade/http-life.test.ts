@@ -168,19 +168,43 @@ for (const kind of ENGINES) {
     });
 
     it('aborts the upstream when the client resets (row 44)', async () => {
+      let asked = false;
       let closed = false;
-      const origin = rawOrigin((socket) =>
-        socket.on('close', () => (closed = true)).on('end', () => socket.end()),
-      );
+      const origin = rawOrigin((socket) => {
+        asked = true;
+        socket.on('close', () => {
+          closed = true;
+        });
+      });
       await withRig(origin, { kind }, async (rig) => {
         const client = rig.client().send(GET);
-        await eventually(() => rig.counter(Counter.UpstreamConnects) === 1, 'a connection');
-        await new Promise((resolve) => setTimeout(resolve, 20));
+        await eventually(() => asked, 'the request');
         client.socket.resetAndDestroy();
         await eventually(() => closed, 'the upstream is closed');
         assert.equal(rig.counter(Counter.ClientAborts), 1);
         assert.equal(rig.engine.upstreams.idleCount, 0);
       });
+    });
+
+    it('notices a client that resets while its request is being decided about', async () => {
+      let decide = () => {};
+      const request = () =>
+        new Promise<undefined>((resolve) => {
+          decide = () => resolve(undefined);
+        });
+      await withRig(
+        (_, response) => response.end(),
+        { kind, hooks: { request } },
+        async (rig) => {
+          const client = rig.client().send(GET);
+          await eventually(() => rig.counter(Counter.HookCalls) === 1, 'the hook is called');
+          client.socket.resetAndDestroy();
+          await eventually(() => rig.engine.count === 0, 'the connection is closed');
+          decide();
+          await new Promise(setImmediate);
+          assert.equal(rig.counter(Counter.UpstreamConnects), 0);
+        },
+      );
     });
 
     it('aborts the upstream when the client ends inside a body', async () => {
@@ -376,15 +400,16 @@ for (const kind of ENGINES) {
     });
 
     it('waits for a slow reader with few buffers, and loses nothing', async () => {
-      const size = 2_000_000;
+      // More than the kernel's buffers hold for one connection.
+      const size = 16_000_000;
       const answer: RequestListener = (_, response) => response.end(Buffer.alloc(size, 'z'));
-      await withRig(answer, { kind, slots: 16 }, async (rig) => {
-        const clients = Array.from({ length: 12 }, () => rig.client());
+      await withRig(answer, { kind, slots: 12 }, async (rig) => {
+        const clients = Array.from({ length: 4 }, () => rig.client());
         for (const client of clients) {
           client.socket.pause();
           client.send(GET.replace('\r\n\r\n', '\r\nConnection: close\r\n\r\n'));
         }
-        await new Promise((resolve) => setTimeout(resolve, 100));
+        await eventually(() => rig.worker.streams.inUse >= 4, 'all are held up');
         for (const client of clients) client.socket.resume();
         for (const text of await Promise.all(clients.map((client) => client.rest()))) {
           assert.equal(text.length - text.indexOf('\r\n\r\n') - 4, size);
@@ -404,6 +429,45 @@ for (const kind of ENGINES) {
         assert.match(await busy.rest(), /Connection: close[\s\S]*late$/);
         assert.equal(rig.records[0]?.reason, CloseReason.Shutdown);
       });
+    });
+  });
+
+  describe(`HTTP engine on ${kind}: handing over`, { timeout: 60_000 }, () => {
+    it('gives idle connections away alive, and finishes running ones', async () => {
+      const slow: RequestListener = (request, response) =>
+        request.url === '/slow' ? setTimeout(() => response.end('late'), 50) : response.end('ok');
+      await withRig(slow, { kind }, async (rig) => {
+        const idle = rig.client();
+        await idle.send(GET).response();
+        const busy = rig.client().send(GET.replace('/', '/slow'));
+        await eventually(() => rig.counter(Counter.RequestsIn) === 2, 'a request');
+        const streams = await rig.engine.handOver();
+        assert.equal(streams.length, 1);
+        assert.match(await busy.rest(), /Connection: close[\s\S]*late$/);
+        // Another engine would be in another process; the descriptor is as good here.
+        rig.engine.draining = false;
+        for (const stream of streams) rig.engine.onStream(stream, -1, 0);
+        assert.match(await idle.send(GET).response(), /ok$/);
+        idle.destroy();
+      });
+    });
+
+    it('keeps a connection whose next request came first', async () => {
+      await withRig(
+        (_, response) => response.end('ok'),
+        { kind },
+        async (rig) => {
+          const client = rig.client();
+          await client.send(GET).response();
+          client.send(GET);
+          // Whichever comes first, the request or the cancellation: it is answered once, here or by the next engine.
+          const streams = await rig.engine.handOver();
+          rig.engine.draining = false;
+          for (const stream of streams) rig.engine.onStream(stream, -1, 0);
+          assert.match(await client.response(), /ok$/);
+          client.destroy();
+        },
+      );
     });
   });
 

@@ -54,6 +54,7 @@ const LIMITS: Limits = {
   udpIdleMs: 10_000,
   icmpIdleMs: 10_000,
   otherIdleMs: 10_000,
+  introductionMs: 10_000,
   connectMs: 10_000,
   sniffMs: 10_000,
   hookMs: 10_000,
@@ -139,7 +140,7 @@ export class Rig implements Completion, Dialer {
       limits,
     };
     const hooks = new HookRunner(options.hooks ?? {}, { stats, limits, offRamps: null });
-    this.engine = new HttpEngine(this.worker, { dialer: this, hooks, ...options.engine });
+    this.engine = new HttpEngine(this.worker, { dialer: this, hooks, via: 'rampart', ...options.engine });
     this.#listener = this.io.listen({ family: 4, address: '127.0.0.1', port: 0 });
     const address = this.io.localAddress(this.#listener);
     this.port = address.family === 'unix' ? 0 : address.port;

@@ -16,6 +16,9 @@
  * Without hooks a request allocates nothing: exchanges are reused, heads are offsets, bytes move between
  * slots. Time limits are watched by one sweep over all connections, not by a timer for each.
  */
+import { hash } from 'node:crypto';
+import { hostname } from 'node:os';
+
 import { assert } from '#base/assert.ts';
 import { CloseReason } from '#contract/record.ts';
 import type { TraceStage } from '#contract/trace.ts';
@@ -56,6 +59,7 @@ export interface HttpEngineOptions {
   readonly leniencies?: Partial<HeadOptions>;
 }
 
+const PSEUDONYM = `rampart-${hash('sha256', `${hostname()} ${process.pid}`).slice(0, 8)}`;
 /** Exchanges kept for reuse: more than ever run at once in one turn only hold memory. */
 const SPARE_EXCHANGES_MAX = 1024;
 /** Bounds of the sweep's period: a limit is kept to within a quarter of itself, or half a second. */
@@ -116,7 +120,7 @@ export class HttpEngine implements StreamHandler, SocketWorld, Completion {
     });
     this.upstreams = new UpstreamPool(limits.upstreamIdleMax);
     this.retries = worker.io.arena.pool(RETRY_BYTES, RETRY_COUNT);
-    this.via = latin1Bytes(options.via ?? 'rampart');
+    this.via = latin1Bytes(options.via ?? PSEUDONYM);
     const { headMs, bodyIdleMs, responseMs, continueMs } = limits;
     const shortest = Math.min(
       headMs,
@@ -148,6 +152,17 @@ export class HttpEngine implements StreamHandler, SocketWorld, Completion {
       if (connection.exchange === null && !connection.lingering) connection.finish(CloseReason.Shutdown);
     }
     this.upstreams.close();
+  }
+
+  /**
+   * Gives idle client connections away, for another process to go on with: their descriptors stay open and belong
+   * to the caller. Running requests are finished here, the last of their connections.
+   */
+  async handOver(): Promise<InboundStream[]> {
+    this.draining = true;
+    const idle = [...this.#connections].filter((connection) => connection.isIdle);
+    const given = await Promise.all(idle.map((connection) => connection.giveAway()));
+    return given.filter((stream) => stream !== null);
   }
 
   /** Ends everything at once. */
