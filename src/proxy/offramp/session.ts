@@ -185,7 +185,8 @@ class SocketSession implements Session, Completion {
       this.#fd = io.socket(family === 4 ? 'udp4' : 'udp6');
       if (source !== null) io.bind(this.#fd, { family, address: source.address, port: 0 });
     } catch {
-      this.#end(CloseReason.OriginUnroutable);
+      // Never while the session is being opened: its client does not have it yet.
+      queueMicrotask(() => this.#end(CloseReason.OriginUnroutable));
       return;
     }
     io.connect(this.#fd, { family, address, port }, this, TAG_CONNECT);

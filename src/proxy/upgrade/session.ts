@@ -1,15 +1,29 @@
 import { DropReason } from '#base/drop-reason.ts';
 import { parseIp } from '#base/ip.ts';
 import { CloseReason } from '#contract/record.ts';
-import { PacketEndpoints, udpHeadersLength, writeUdpHeaders } from '#packet/build.ts';
+import {
+  IcmpError,
+  PacketEndpoints,
+  udpHeadersLength,
+  writeIcmpError,
+  writeUdpHeaders,
+} from '#packet/build.ts';
 import { writeIpv4Checksum } from '#packet/checksum.ts';
-import { GsoType, gsoSize, gsoType } from '#packet/virtio-header.ts';
+import { ParsedPacket, parsePacket } from '#packet/parse.ts';
+import { GsoType, gsoSize, gsoType, PACKET_HEADROOM } from '#packet/virtio-header.ts';
 import type { FlowIndex } from '#proxy/flow/flow-table.ts';
 import type { ColdInfo, FlowHost, PacketUpgrade } from '#proxy/flow/packet-upgrade.ts';
 import type { Session, SessionClient, SessionOpener, Worker } from '#proxy/proxy-contract.ts';
 
 /** Datagrams above this many bytes may have to be fragmented on the way to the client, so DF is not set on them. */
 const UNFRAGMENTED_MAX = 1200;
+
+/** What a client is told about a target that a session could not reach, as a router or the target itself would. */
+const ERROR_OF_END: Readonly<Partial<Record<CloseReason, IcmpError>>> = Object.freeze({
+  [CloseReason.OriginUnreachable]: IcmpError.PortUnreachable,
+  [CloseReason.OriginUnroutable]: IcmpError.HostUnreachable,
+  [CloseReason.Policy]: IcmpError.AdminProhibited,
+});
 
 /**
  * Lifts UDP flows to sessions: headers are taken off on the way up and written on the way down. No kernel in between,
@@ -121,7 +135,39 @@ class FlowClient implements SessionClient {
   }
 
   onSessionEnd(reason: CloseReason): void {
+    const error = ERROR_OF_END[reason];
+    if (error !== undefined) this.#tell(error);
     this.#host.endFlow(this.#flow, reason);
+  }
+
+  /** Sends an ICMP error about the client's datagrams, which are gone: headers alone are what it is known by. */
+  #tell(error: IcmpError): void {
+    const { io, packets } = this.#worker;
+    const { view } = io.arena;
+    const quoted = packets.acquire();
+    const slot = quoted < 0 ? -1 : packets.acquire();
+    if (slot >= 0) {
+      const about = quoted + PACKET_HEADROOM;
+      const parsed = new ParsedPacket();
+      parsePacket(view, about, writeUdpHeaders(view, about, 0, this.#reversed()), parsed);
+      const length = writeIcmpError(view, parsed, slot + PACKET_HEADROOM, error);
+      if (length > 0) this.#host.emit(this.#flow, 1, slot + PACKET_HEADROOM, length);
+      else packets.release(slot);
+    }
+    if (quoted >= 0) packets.release(quoted);
+  }
+
+  /** From the client to the target. */
+  #reversed(): PacketEndpoints {
+    const own = this.#endpoints;
+    const endpoints = new PacketEndpoints();
+    endpoints.view = own.view;
+    endpoints.version = own.version;
+    endpoints.sourceOffset = own.destinationOffset;
+    endpoints.destinationOffset = own.sourceOffset;
+    endpoints.sourcePort = own.destinationPort;
+    endpoints.destinationPort = own.sourcePort;
+    return endpoints;
   }
 
   /** Clears DF; then the identification has to differ from packet to packet (RFC 6864 section 4.1). */
