@@ -16,7 +16,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 
-import { lacksHosts } from '#testing/hosts.ts';
+import { namespaceSupport } from '#io/namespace.ts';
 import { GuePeer, PeerEngine, type SeqpacketPeer } from '#testing/packet-peer.ts';
 import {
   echoRequest,
@@ -57,7 +57,8 @@ const networks: Network[] = Array.from({ length: ACCOUNTS * VNETS }, (_, number)
 const byContext = new Map(networks.map((network) => [network.context, network]));
 
 // The stack that lifts flows to streams is a namespace.
-const skip = lacksHosts();
+const support = await namespaceSupport();
+const skip = support.device === 'none' ? support.message : false;
 const folder = mkdtempSync(join(tmpdir(), 'rampart-many-'));
 let engine: PeerEngine;
 let rampart: RampartProcess;
