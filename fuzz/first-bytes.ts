@@ -1,9 +1,11 @@
 /**
- * Fuzzes what reads the first bytes of connections: `node fuzz/first-bytes.ts`. What must hold for any bytes: an
- * answer and no exception, nothing read behind the given end, and the same answer when the bytes come in pieces.
+ * Fuzzes what reads the first bytes of connections: `node fuzz/first-bytes.ts`. What must hold for any bytes:
+ * an answer and no exception, nothing read behind the given end, and the same answer when the bytes come in
+ * pieces.
  */
 import assert from 'node:assert/strict';
 
+import { detectProtocol } from '#protocol/detect/detect.ts';
 import { parseProxyHeader } from '#protocol/proxy-protocol/proxy-protocol.ts';
 import { writeProxyV1, writeProxyV2 } from '#protocol/proxy-protocol/write.ts';
 import { parseClientHello } from '#protocol/tls/client-hello.ts';
@@ -14,8 +16,8 @@ import { type Chance, type FuzzTarget, fuzzMain } from './fuzz.ts';
 type Parser = (bytes: Uint8Array, offset: number, length: number) => object | number;
 
 /**
- * Checks a parser on some bytes. `fixed` says that a fault may not change when more bytes come, as it must not for a
- * parser whose answer ends a connection.
+ * Checks a parser on some bytes. `fixed` says that a fault may not change when more bytes come, as it must
+ * not for a parser whose answer ends a connection.
  */
 function checkParser(parser: Parser, bytes: Uint8Array, chance: Chance): void {
   const before = chance.below(4);
@@ -101,10 +103,30 @@ function u16(value: number): [number, number] {
   return [value >>> 8, value & 0xff];
 }
 
+const BEGINNINGS: readonly (string | number[])[] = [
+  'GET / HTTP/1.1\r\n',
+  'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n',
+  'SSH-2.0-x\r\n',
+  [0x16, 3, 1, 2, 0, 1, 0],
+  [0, 29, 1, 2, 1, 32, 0, 1, 0, 0, 0, 0, 0, 1, 3, 119],
+  [3, 0, 0, 43, 38, 0xe0],
+  [0x10, 16, 0, 4, 0x4d, 0x51, 0x54, 0x54, 4],
+  [0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f],
+];
+
+function detectParser(bytes: Uint8Array, offset: number, length: number): number {
+  const names = ['more', 'tls', 'http1', 'http2', 'ssh', 'dns', 'rdp', 'mqtt', 'postgresql', 'other'];
+  return names.indexOf(detectProtocol(bytes, offset, length));
+}
+
 /** All targets of this file. */
 export const FIRST_BYTES_TARGETS: Readonly<Record<string, FuzzTarget>> = {
   'client-hello': (chance) => checkParser(parseClientHello, chance.mutate(clientHello(chance)), chance),
   'proxy-header': (chance) => checkParser(parseProxyHeader, chance.mutate(proxyHeader(chance)), chance),
+  detect: (chance) => {
+    const bytes = chance.pick(BEGINNINGS);
+    checkParser(detectParser, chance.mutate(Uint8Array.from(Buffer.from(bytes as string))), chance);
+  },
 };
 
 if (import.meta.main) fuzzMain(FIRST_BYTES_TARGETS);

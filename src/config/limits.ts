@@ -114,6 +114,14 @@ export const LIMITS = Object.freeze({
       'the flow is forgotten',
     ],
   ),
+  introductionMs: time(
+    [100, 10 * SECOND, 10 * MINUTE],
+    [
+      'from accepting a connection to the end of what comes before its stream: PROXY header, SOCKS greeting',
+      'a few round trips over the worst of networks; what waits there costs a descriptor',
+      'the connection is closed (counter client_timeouts)',
+    ],
+  ),
   connectMs: time(
     [10, 10 * SECOND, 10 * MINUTE],
     [

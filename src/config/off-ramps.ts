@@ -76,6 +76,14 @@ export interface SocketsOffRamp {
   readonly source: string | null;
   /** Where everything goes; null: to the flow's own destination. */
   readonly target: Target | null;
+  readonly proxyHeader: SendProxyHeader | null;
+}
+
+/** The PROXY header that an off-ramp sends before a connection's first byte. */
+export interface SendProxyHeader {
+  readonly version: 1 | 2;
+  /** Version 2 carries the context too, for a Rampart behind. */
+  readonly context: boolean;
 }
 
 /** HTTP origins, used in turn. */
@@ -84,6 +92,7 @@ export interface HttpOffRamp {
   readonly name: string;
   /** At least one. */
   readonly origins: readonly Target[];
+  readonly proxyHeader: SendProxyHeader | null;
 }
 
 /** Refuses: a TCP reset, an ICMP error, or at layer 7 an HTTP status. */
@@ -184,6 +193,14 @@ const onRampSchema = z
       'destination.',
   );
 
+const sendProxyHeader = z
+  .enum(['v1', 'v2', 'v2-context'])
+  .optional()
+  .describe(
+    'PROXY header sent before the first byte of each connection: version 1, version 2, or version 2 with ' +
+      'the context, for a Rampart behind. Default: none. UDP sessions have none.',
+  );
+
 const socketsSchema = z
   .strictObject({
     name: named,
@@ -192,6 +209,7 @@ const socketsSchema = z
     target: target
       .optional()
       .describe("Host and port where everything goes. Default: the flow's own destination."),
+    proxy_protocol: sendProxyHeader,
   })
   .describe('Plain TCP and UDP sockets of this host.');
 
@@ -200,6 +218,7 @@ const httpSchema = z
     name: named,
     type: z.literal('http'),
     origins: z.array(target).min(1).max(1000).describe('Hosts and ports of the origin, used in turn.'),
+    proxy_protocol: sendProxyHeader,
   })
   .describe('An HTTP origin.');
 
@@ -272,14 +291,25 @@ export function offRampConfig(input: z.output<typeof offRampSchema>, network: Ne
         name: input.name,
         source: input.source ?? null,
         target: input.target ?? null,
+        proxyHeader: sentHeader(input.proxy_protocol),
       };
     case 'http':
-      return { type: 'http', name: input.name, origins: input.origins };
+      return {
+        type: 'http',
+        name: input.name,
+        origins: input.origins,
+        proxyHeader: sentHeader(input.proxy_protocol),
+      };
     case 'reject':
       return { type: 'reject', name: input.name, with: input.with };
     default:
       return input satisfies never;
   }
+}
+
+function sentHeader(value: 'v1' | 'v2' | 'v2-context' | undefined): SendProxyHeader | null {
+  if (value === undefined) return null;
+  return { version: value === 'v1' ? 1 : 2, context: value === 'v2-context' };
 }
 
 function tunnelContext(

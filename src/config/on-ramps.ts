@@ -61,12 +61,29 @@ export interface GueOnRamp {
   readonly sources: readonly IpPrefix[];
 }
 
-/** A plain TCP listener. */
-export interface TcpOnRamp {
-  readonly type: 'tcp';
+/** PROXY headers at the beginning of a listener's connections. */
+export interface ProxyHeaderConfig {
+  /** Peers that are believed. Empty only where the listener is a Unix socket. */
+  readonly trust: readonly IpPrefix[];
+  /** The context that the node in front sends takes the place of the on-ramp's. */
+  readonly context: boolean;
+}
+
+/** What every listener for streams has. */
+export interface StreamListenerConfig {
   readonly name: string;
   readonly listen: IpSocketAddress | UnixSocketAddress;
   readonly context: ContextConfig;
+  /** Null: connections begin without one. */
+  readonly proxyHeader: ProxyHeaderConfig | null;
+  /** Null: no limit but descriptors. */
+  readonly connectionsMax: number | null;
+  readonly connectionsPerAddressMax: number | null;
+}
+
+/** A plain TCP listener. */
+export interface TcpOnRamp extends StreamListenerConfig {
+  readonly type: 'tcp';
   /** What its streams become; null: what the route says. */
   readonly upgrade: 'stream' | 'sniff' | 'http' | null;
 }
@@ -144,12 +161,46 @@ const defaultContext = contextSchema
   .prefault({ account: DEFAULT_NETWORK })
   .describe(`What is known about the traffic. Default: account ${DEFAULT_NETWORK}, vnet ${DEFAULT_NETWORK}.`);
 
+const proxyHeaderSchema = z
+  .strictObject({
+    trust: z
+      .array(prefix)
+      .max(1000)
+      .default([])
+      .describe(
+        'Addresses of the proxies in front that are believed; connections from elsewhere are closed. ' +
+          'Needed unless the listener is a Unix socket.',
+      ),
+    context: z
+      .boolean()
+      .default(false)
+      .describe(
+        "The context that a Rampart in front sends takes the place of the on-ramp's own. " +
+          'Then these proxies decide about account and user. Default: false.',
+      ),
+  })
+  .describe('Connections begin with a PROXY header of version 1 or 2, which tells the client in front.');
+
+const connectionsMax = z.int().min(1).max(1_000_000).optional();
+
+/** Keys that every listener for streams has. */
+const listenerKeys = {
+  listen: listenAddress.describe('Address and port, or unix:PATH.'),
+  context: defaultContext,
+  proxy_protocol: proxyHeaderSchema.optional(),
+  connections_max: connectionsMax.describe(
+    "Most connections at once; more wait in the kernel's queue. Default: no limit but descriptors.",
+  ),
+  connections_per_address_max: connectionsMax.describe(
+    'Most connections at once from one address; more are closed. Default: no limit.',
+  ),
+};
+
 const tcpSchema = z
   .strictObject({
     name: named,
     type: z.literal('tcp'),
-    listen: listenAddress.describe('Address and port, or unix:PATH.'),
-    context: defaultContext,
+    ...listenerKeys,
     upgrade: z
       .enum(['none', 'stream', 'sniff', 'http'])
       .optional()
@@ -195,9 +246,7 @@ export function onRampConfig(input: z.output<typeof onRampSchema>): OnRampConfig
     case 'tcp':
       return {
         type: 'tcp',
-        name: input.name,
-        listen: input.listen,
-        context: contextConfig(input.context, []),
+        ...listenerConfig(input),
         upgrade: input.upgrade === 'none' ? 'stream' : (input.upgrade ?? null),
       };
     case 'udp':
@@ -220,4 +269,17 @@ export function onRampConfig(input: z.output<typeof onRampSchema>): OnRampConfig
     default:
       return input satisfies never;
   }
+}
+
+/** The part that all listeners for streams have. */
+function listenerConfig(input: z.output<typeof tcpSchema>): StreamListenerConfig {
+  const header = input.proxy_protocol;
+  return {
+    name: input.name,
+    listen: input.listen,
+    context: contextConfig(input.context, []),
+    proxyHeader: header === undefined ? null : { trust: header.trust, context: header.context },
+    connectionsMax: input.connections_max ?? null,
+    connectionsPerAddressMax: input.connections_per_address_max ?? null,
+  };
 }

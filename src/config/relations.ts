@@ -28,6 +28,7 @@ export function checkRelations(document: ConfigDocument, parts: Parts): void {
   const onRampNames = checkNames(document, 'on_ramps', 'on-ramp');
   const offRampNames = checkNames(document, 'off_ramps', 'off-ramp');
   checkListeners(document, parts);
+  checkProxyHeaders(document, parts);
   checkDevices(document, parts);
   checkReferences(document, parts, { onRampNames, offRampNames });
   checkUpgrades(document, parts);
@@ -98,6 +99,16 @@ function checkListeners(document: ConfigDocument, parts: Parts): void {
         'expected another address or port';
       document.mistake(path, text);
     }
+  }
+}
+
+/** A header from anybody would let anybody be anybody. */
+function checkProxyHeaders(document: ConfigDocument, parts: Parts): void {
+  for (const [index, onRamp] of parts.onRamps.entries()) {
+    if (onRamp?.type !== 'tcp' || onRamp.proxy_protocol === undefined) continue;
+    if (onRamp.listen.family === 'unix' || onRamp.proxy_protocol.trust.length > 0) continue;
+    const text = 'believes nobody; expected trust: the addresses of the proxies in front';
+    document.mistake(['on_ramps', index, 'proxy_protocol'], text);
   }
 }
 

@@ -1,6 +1,6 @@
 /**
- * The interfaces by which on-ramps, tunnels, the flow pipeline, upgrades and off-ramps meet. None of them imports
- * another: `proxy.ts` joins them through these types.
+ * The interfaces by which on-ramps, tunnels, the flow pipeline, upgrades and off-ramps meet. None of them
+ * imports another: `proxy.ts` joins them through these types.
  */
 import type { DropReason } from '#base/drop-reason.ts';
 import type { SlotPool } from '#io/arena.ts';
@@ -9,10 +9,11 @@ import type { RelayHub } from '#io/relay.ts';
 import type { Context, Endpoint, Target } from '#contract/context.ts';
 import type { CloseReason, FlowRecord } from '#contract/record.ts';
 import type { TraceEvent, TraceStage } from '#contract/trace.ts';
+import type { ProxyContext, ProxyTls } from '#protocol/proxy-protocol/header.ts';
 
 /**
- * A network as the data plane names it: the interned pair (account, vnet). Small positive integer, 0 is never used.
- * Every key has one: a bare IP address is never a key.
+ * A network as the data plane names it: the interned pair (account, vnet). Small positive integer, 0 is never
+ * used. Every key has one: a bare IP address is never a key.
  */
 export type NetworkId = number;
 
@@ -36,7 +37,9 @@ export interface Worker {
   readonly limits: Limits;
 }
 
-/** Size of a slot of `Worker.streams`, bytes: a head of `limits.headBytesMax` fits with room for added fields. */
+/**
+ * Size of a slot of `Worker.streams`, bytes: a head of `limits.headBytesMax` fits with room for added fields.
+ */
 export const STREAM_SLOT_BYTES = 32768;
 
 /** Takes the record of everything that ended: the `end` hook, the log and the trace stand behind it. */
@@ -45,6 +48,13 @@ export interface RecordSink {
   record(record: FlowRecord): void;
   /** A fresh number for a flow or stream, unique in this process's life. */
   nextFlowNumber(): number;
+  /** Calls `watcher.flowOver` once, when the record of this flow is written. One watcher a flow. */
+  watch?(flow: number, watcher: FlowWatcher): void;
+}
+
+/** Hears of the end of a flow that it let in. */
+export interface FlowWatcher {
+  flowOver(flow: number): void;
 }
 
 /**
@@ -82,6 +92,7 @@ export interface Limits {
   readonly udpIdleMs: number;
   readonly icmpIdleMs: number;
   readonly otherIdleMs: number;
+  readonly introductionMs: number;
   readonly connectMs: number;
   readonly sniffMs: number;
   readonly hookMs: number;
@@ -101,7 +112,9 @@ export interface Limits {
   readonly contextBytesMax: number;
 }
 
-/** A two-way stream of IP packets with a context. TUN, SEQPACKET, and each peer context of a GUE port is one. */
+/**
+ * A two-way stream of IP packets with a context. TUN, SEQPACKET, and each peer context of a GUE port is one.
+ */
 export interface IpTunnel {
   /** Small integer that flow entries keep; reused only after every flow that names it is gone. */
   readonly index: number;
@@ -120,7 +133,9 @@ export interface IpTunnel {
   send(offset: number, length: number): DropReason;
   /** Ends it; packets under way are dropped, `TunnelOwner.onTunnelClosed` is called once. */
   close(): void;
-  /** What a new process needs to go on with it; with `fd` handed over beside it. Null where it cannot move. */
+  /**
+   * What a new process needs to go on with it; with `fd` handed over beside it. Null where it cannot move.
+   */
   describe(): { readonly kind: string; readonly fd: Fd; readonly state: unknown } | null;
 }
 
@@ -149,9 +164,53 @@ export interface InboundStream {
   readonly wish: 'stream' | 'http' | 'sniff';
   /** The config's on-ramp or route that led here, in words, for the record. */
   readonly rule: string;
+  /** What a proxy in front, or TLS at this node, says of the client's side. Absent: nothing. */
+  readonly facts?: StreamFacts;
+  /** The client waits for an answer before it sends its own bytes (SOCKS, CONNECT). Absent: it does not. */
+  readonly answer?: StreamAnswer;
+  /** Which targets the client may name. Absent: it names none, or any is allowed. */
+  readonly guard?: TargetGuard;
 }
 
-/** Where a stream or request leaves: after routes and the `egress` hook. Equal keys may share pooled connections. */
+/** What is known of the client's side of a stream beyond its endpoints; a PROXY header tells it onwards. */
+export interface StreamFacts {
+  /** Host name that the client asked for (SNI), lower case. */
+  readonly serverName: string | null;
+  /** Protocol that was agreed by ALPN. */
+  readonly alpn: string | null;
+  /** Name of the connection across proxies, at most 128 bytes. */
+  readonly uniqueId: Uint8Array | null;
+  readonly tls: ProxyTls | null;
+}
+
+/** Tells the client of a stream how the connecting went, in the words of the protocol that it asked by. */
+export interface StreamAnswer {
+  /**
+   * Bytes may flow: the target is connected, or the client's first bytes are to be looked at before. At most
+   * once; sends at once. False when the client could not be told: then the stream ends.
+   */
+  opened(): boolean;
+  /**
+   * In place of `opened`: says why not. Takes the descriptor over and closes it when the client has heard.
+   */
+  refused(refusal: StreamRefusal): void;
+}
+
+/** Why a stream did not get to its target. */
+export type StreamRefusal = 'policy' | 'no-network' | 'no-host' | 'refused' | 'timeout' | 'failed';
+
+/** Decides whether a client that names its targets itself may reach one. */
+export interface TargetGuard {
+  /** Part of pool keys: connections of two guards are never shared. */
+  readonly key: string;
+  /** Why an address (4 or 16 bytes) is not allowed, as the end of a sentence; null when it is. */
+  refuse(address: Uint8Array, port: number): string | null;
+}
+
+/**
+ * Where a stream or request leaves: after routes and the `egress` hook. Equal keys may share pooled
+ * connections.
+ */
 export interface DialPlan {
   /** Off-ramp name. */
   readonly via: string;
@@ -166,8 +225,22 @@ export interface DialPlan {
   readonly context: Context;
   readonly network: NetworkId;
   readonly flow: number;
-  /** True when every equal request of the same stream gets an equal plan, so that it may be kept and used again. */
+  /**
+   * True when every equal request of the same stream gets an equal plan, so that it may be kept and used
+   * again.
+   */
   readonly reusable: boolean;
+  /** Addresses that the target's name may lead to. Absent: any. */
+  readonly guard?: TargetGuard;
+  /** What a PROXY header says before the first byte, for an off-ramp that sends one. */
+  readonly announce?: Announcement;
+}
+
+/** The client's side of a connection, as an off-ramp announces it. */
+export interface Announcement extends Partial<StreamFacts> {
+  readonly source: Endpoint;
+  readonly destination: Endpoint;
+  readonly context?: ProxyContext;
 }
 
 /** What wants to leave. */
@@ -182,6 +255,8 @@ export interface DialRequest {
   readonly destination: Endpoint;
   /** Null: by the config's routes. */
   readonly via: string | null;
+  readonly facts?: StreamFacts;
+  readonly guard?: TargetGuard;
 }
 
 /** A refusal by policy: the `egress` hook's or that no route exists. */
@@ -204,8 +279,8 @@ export interface Dialer {
 /** The client's side of a UDP session. */
 export interface SessionClient {
   /**
-   * One datagram from the target: `length` bytes at arena offset `payload`, in a slot of `worker.packets` that the callee
-   * owns from here on, with room for IP and UDP headers and the headroom before it.
+   * One datagram from the target: `length` bytes at arena offset `payload`, in a slot of `worker.packets`
+   * that the callee owns from here on, with room for IP and UDP headers and the headroom before it.
    */
   onDatagram(payload: number, length: number): void;
   /** The session is over, once; its record has been written. */
@@ -236,11 +311,14 @@ export interface SessionOpener {
   open(request: SessionRequest, client: SessionClient): Session | DialRefusal;
 }
 
-/** Takes streams that came in and carries them to their end. Implemented by `upgrade/stream.ts` and the HTTP engine. */
+/**
+ * Takes streams that came in and carries them to their end. Implemented by `upgrade/stream.ts` and the HTTP
+ * engine.
+ */
 export interface StreamHandler {
   /**
-   * The handler owns the descriptor, and the slot of `worker.streams` at `prefixOffset` with `prefixLength` bytes that were
-   * read from the client already; −1 when nothing was read.
+   * The handler owns the descriptor, and the slot of `worker.streams` at `prefixOffset` with `prefixLength`
+   * bytes that were read from the client already; −1 when nothing was read.
    */
   onStream(stream: InboundStream, prefixOffset: number, prefixLength: number): void;
 }

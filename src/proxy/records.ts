@@ -1,6 +1,6 @@
 import type { FlowRecord } from '#contract/record.ts';
 
-import type { RecordSink, Tracer } from './proxy-contract.ts';
+import type { FlowWatcher, RecordSink, Tracer } from './proxy-contract.ts';
 
 /** Totals of one network since the start. */
 export interface NetworkTotals {
@@ -27,6 +27,7 @@ export interface RecordsOptions {
 export class Records implements RecordSink {
   readonly #options: RecordsOptions;
   readonly #totals = new Map<string, NetworkTotals>();
+  readonly #watchers = new Map<number, FlowWatcher>();
   #next: number;
 
   constructor(options: RecordsOptions) {
@@ -48,8 +49,17 @@ export class Records implements RecordSink {
     return this.#totals.values();
   }
 
+  watch(flow: number, watcher: FlowWatcher): void {
+    this.#watchers.set(flow, watcher);
+  }
+
   record(record: FlowRecord): void {
     const { tracer, end, log } = this.#options;
+    const watcher = this.#watchers.get(record.flow);
+    if (watcher !== undefined) {
+      this.#watchers.delete(record.flow);
+      watcher.flowOver(record.flow);
+    }
     this.#add(record);
     if (tracer.enabled) this.#trace(record);
     log?.(record);

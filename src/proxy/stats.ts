@@ -43,6 +43,7 @@ export const Counter = Object.freeze({
   ClientAborts: 36,
   UpstreamAborts: 37,
   TraceDropped: 38,
+  StreamsRefused: 39,
 } as const);
 
 /** Number of slots in `Stats.counters`, with room to grow. */

@@ -1,4 +1,5 @@
 import { formatSocketAddress, parseIp } from '#base/ip.ts';
+import type { ProxyHeaderConfig, StreamListenerConfig, TcpOnRamp } from '#config/on-ramps.ts';
 import type { RouteConfig } from '#config/routes.ts';
 import type { RampStatus } from '#contract/agent.ts';
 import type { Context, Endpoint, FlowProtocol } from '#contract/context.ts';
@@ -6,7 +7,8 @@ import { CloseReason } from '#contract/record.ts';
 import { IpProtocol } from '#packet/parse.ts';
 
 import type { FlowTuple } from './flow/flow-table.ts';
-import { TcpListener } from './onramp/tcp-listener.ts';
+import { isContextRefusal, makeContext } from './hooks/context.ts';
+import { type ProxyHeaderOptions, TcpListener } from './onramp/tcp-listener.ts';
 import { UdpListener } from './onramp/udp-listener.ts';
 import { OffRampDialer } from './offramp/dialer.ts';
 import type { StreamOffRamp } from './offramp/offramp.ts';
@@ -14,7 +16,7 @@ import { OriginOffRamp } from './offramp/origin-off-ramp.ts';
 import { SocketSessions } from './offramp/session.ts';
 import { SocketOffRamp } from './offramp/socket-off-ramp.ts';
 import { type Assembly, configContext } from './assembly.ts';
-import type { InboundStream, NetworkId, StreamHandler } from './proxy-contract.ts';
+import type { NetworkId, StreamHandler } from './proxy-contract.ts';
 import { HttpEngine } from './upgrade/http.ts';
 import { StreamDispatcher } from './upgrade/stream.ts';
 
@@ -91,8 +93,7 @@ export class StreamPlane {
       const network = networks.intern(context.account, context.vnet);
       const { name } = onRamp;
       if (onRamp.type === 'tcp') {
-        const bound = { name, listen: onRamp.listen, context, network };
-        this.#tcp.push(this.#openTcp(bound, onRamp.upgrade));
+        this.#tcp.push(this.#openTcp(onRamp, context, network));
       } else {
         const destination = { address: onRamp.listen.address, port: onRamp.listen.port };
         const route = this.route(network, context, { destination, protocol: 'udp' });
@@ -129,16 +130,37 @@ export class StreamPlane {
     this.sessions.closeAll(CloseReason.Shutdown);
   }
 
-  #openTcp(
-    bound: Pick<ConstructorParameters<typeof TcpListener>[1], 'name' | 'listen' | 'context' | 'network'>,
-    upgrade: InboundStream['wish'] | null,
-  ): TcpListener {
-    const { listen, context, network } = bound;
+  #openTcp(onRamp: TcpOnRamp, context: Context, network: NetworkId): TcpListener {
+    const { listen, upgrade } = onRamp;
     const destination = listen.family === 'unix' ? { address: '::', port: 0 } : listen;
     const route = this.route(network, context, { destination, protocol: 'tcp' });
     const wish = upgrade ?? (route === null || route.upgrade === 'none' ? 'stream' : route.upgrade);
     const decided = { wish, route: route?.via ?? null, rule: route?.rule ?? 'no route' };
-    return new TcpListener(this.#assembly.worker, { ...bound, ...decided }, this.dispatcher);
+    const options = { ...this.#listenerOptions(onRamp), context, network, ...decided };
+    return new TcpListener(this.#assembly.worker, options, this.dispatcher);
+  }
+
+  /** What the config says of every listener for streams. */
+  #listenerOptions(onRamp: StreamListenerConfig) {
+    const { name, listen, proxyHeader, connectionsMax, connectionsPerAddressMax } = onRamp;
+    return {
+      name,
+      listen,
+      connectionsMax: connectionsMax ?? undefined,
+      connectionsPerAddressMax: connectionsPerAddressMax ?? undefined,
+      ...(proxyHeader === null ? {} : { proxyHeader: this.#proxyHeaderOptions(name, proxyHeader) }),
+    };
+  }
+
+  #proxyHeaderOptions(onRamp: string, { trust, context: believed }: ProxyHeaderConfig): ProxyHeaderOptions {
+    if (!believed) return { trust };
+    const { networks } = this.#assembly;
+    const context: ProxyHeaderOptions['context'] = (spec) => {
+      const made = makeContext(spec, onRamp);
+      if (isContextRefusal(made)) return null;
+      return { context: made, network: networks.intern(made.account, made.vnet) };
+    };
+    return { trust, context };
   }
 
   #openOffRamps(): void {
@@ -146,10 +168,12 @@ export class StreamPlane {
     for (const offRamp of config.offRamps) {
       const { name } = offRamp;
       if (offRamp.type === 'sockets') {
-        const { source, target } = offRamp;
-        this.#offRamps.set(name, new SocketOffRamp(worker, { name, source, origin: target }));
+        const { source, target, proxyHeader } = offRamp;
+        const options = { name, source, origin: target, proxyHeader };
+        this.#offRamps.set(name, new SocketOffRamp(worker, options));
       } else if (offRamp.type === 'http') {
-        this.#offRamps.set(name, new OriginOffRamp(worker, { name, origins: offRamp.origins }));
+        const { origins, proxyHeader } = offRamp;
+        this.#offRamps.set(name, new OriginOffRamp(worker, { name, origins, proxyHeader }));
       }
     }
   }

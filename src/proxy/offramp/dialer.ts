@@ -1,9 +1,18 @@
 import type { Context, Endpoint, Target } from '#contract/context.ts';
 import type { Fd } from '#io/io.ts';
 import type { EgressInfo, EgressVerdict } from '#proxy/hooks/hooks.ts';
-import type { Dialer, DialPlan, DialRefusal, DialRequest, NetworkId, Worker } from '#proxy/proxy-contract.ts';
+import type {
+  Announcement,
+  Dialer,
+  DialPlan,
+  DialRefusal,
+  DialRequest,
+  NetworkId,
+  Worker,
+} from '#proxy/proxy-contract.ts';
 import { Counter } from '#proxy/stats.ts';
 
+import { announce } from './announce.ts';
 import type { StreamOffRamp } from './offramp.ts';
 
 /** Finds the off-ramp for a destination by the config's routes; null when none matches. */
@@ -53,6 +62,9 @@ export class OffRampDialer implements Dialer {
     counters[Counter.UpstreamConnects] = (counters[Counter.UpstreamConnects] as number) + 1;
     try {
       const fd = await offRamp.connect(plan);
+      if (plan.announce !== undefined && offRamp.proxyHeader) {
+        announce(this.#worker, fd, offRamp.proxyHeader, plan.announce);
+      }
       const tracer = this.#worker.tracer;
       if (tracer.enabled) {
         tracer.emit({
@@ -97,10 +109,16 @@ export class OffRampDialer implements Dialer {
     const { offRamp, target } = chosen;
     const source =
       chosen.source ?? (offRamp.keepsSource ? { address: request.source.address, port: 0 } : null);
+    const { guard } = request;
+    const announced = offRamp.proxyHeader ? announcementOf(request, offRamp.proxyHeader.context) : null;
+    const client = announced === null ? '' : clientKey(request);
+    const guarded = guard === undefined ? '' : ` ${guard.key}`;
     return {
       via: offRamp.name,
       target,
-      key: `${request.network} ${offRamp.name} ${target.host} ${target.port} ${source?.address ?? ''}`,
+      key: `${request.network} ${offRamp.name} ${target.host} ${target.port} ${source?.address ?? ''}${client}${guarded}`,
+      ...(announced === null ? {} : { announce: announced }),
+      ...(guard === undefined ? {} : { guard }),
       source,
       context: request.context,
       network: request.network,
@@ -108,6 +126,31 @@ export class OffRampDialer implements Dialer {
       reusable,
     };
   }
+}
+
+/** What a PROXY header says of the request's client. */
+function announcementOf(request: DialRequest, withContext: boolean): Announcement {
+  const { source, destination, facts, context } = request;
+  const told = { source, destination, ...facts };
+  if (!withContext) return told;
+  const { account, vnet, identity, labels } = context;
+  const groups = identity?.groups ?? [];
+  return {
+    ...told,
+    context: {
+      account,
+      vnet,
+      ...(identity?.user === undefined ? {} : { user: identity.user }),
+      ...(identity?.device === undefined ? {} : { device: identity.device }),
+      ...(groups.length === 0 ? {} : { groups }),
+      ...(Object.keys(labels).length === 0 ? {} : { labels }),
+    },
+  };
+}
+
+/** What was announced on a connection holds for all of it, so only the same stream may use it again. */
+function clientKey({ source, destination, flow }: DialRequest): string {
+  return ` ${flow} ${source.address}:${source.port} ${destination.address}:${destination.port}`;
 }
 
 function refusal(reason: string): DialRefusal {

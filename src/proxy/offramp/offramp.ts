@@ -4,6 +4,7 @@
  * tunnels leave through `tunnel`; `proxy.ts` wraps the downgrade through one as a `StreamOffRamp`.
  */
 import type { Target } from '#contract/context.ts';
+import type { SendProxyHeader } from '#config/off-ramps.ts';
 import type { Fd } from '#io/io.ts';
 
 import type { DialPlan } from '#proxy/proxy-contract.ts';
@@ -19,6 +20,11 @@ export interface StreamOffRamp {
    * pooled together.
    */
   readonly keepsSource: boolean;
+  /**
+   * The PROXY header that goes before the first byte; absent or null: none. A connection is then that
+   * client's alone.
+   */
+  readonly proxyHeader?: SendProxyHeader | null;
   /**
    * Opens a connected, non-blocking stream; the caller owns it.
    * Rejects with `RampartError` RAMP_CONNECT, RAMP_TIMEOUT or RAMP_NO_DESCRIPTORS, side `upstream`.

@@ -1,4 +1,5 @@
 import { assert } from '#base/assert.ts';
+import type { SendProxyHeader } from '#config/off-ramps.ts';
 import type { Target } from '#contract/context.ts';
 import type { Fd } from '#io/io.ts';
 import type { DialPlan, Worker } from '#proxy/proxy-contract.ts';
@@ -14,13 +15,23 @@ export class OriginOffRamp implements StreamOffRamp {
   readonly name: string;
   readonly origin: Target;
   readonly keepsSource = false;
+  readonly proxyHeader: SendProxyHeader | null;
   readonly #sockets: SocketOffRamp;
   readonly #origins: readonly Target[];
   #next = 0;
 
-  constructor(worker: Worker, options: { name: string; origins: readonly Target[]; resolver?: Resolver }) {
+  constructor(
+    worker: Worker,
+    options: {
+      name: string;
+      origins: readonly Target[];
+      resolver?: Resolver;
+      proxyHeader?: SendProxyHeader | null;
+    },
+  ) {
     assert(options.origins.length > 0);
     this.name = options.name;
+    this.proxyHeader = options.proxyHeader ?? null;
     this.origin = options.origins[0] as Target;
     this.#origins = options.origins;
     this.#sockets = new SocketOffRamp(worker, options);

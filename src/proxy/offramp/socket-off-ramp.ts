@@ -2,6 +2,7 @@ import { lookup } from 'node:dns/promises';
 
 import { RampartError } from '#base/error.ts';
 import { parseIp, type SocketAddress } from '#base/ip.ts';
+import type { SendProxyHeader } from '#config/off-ramps.ts';
 import type { Target } from '#contract/context.ts';
 import { type Completion, Errno, type Fd, type Io, type OperationId } from '#io/io.ts';
 import type { DialPlan, Worker } from '#proxy/proxy-contract.ts';
@@ -24,6 +25,7 @@ export class SocketOffRamp implements StreamOffRamp {
   readonly name: string;
   readonly origin: Target | null;
   readonly keepsSource = false;
+  readonly proxyHeader: SendProxyHeader | null;
   readonly #worker: Worker;
   readonly #source: string | null;
   readonly #resolver: Resolver;
@@ -31,9 +33,16 @@ export class SocketOffRamp implements StreamOffRamp {
   /** @param options.source local address to leave from, in place of the kernel's choice. */
   constructor(
     worker: Worker,
-    options: { name: string; origin?: Target | null; source?: string | null; resolver?: Resolver },
+    options: {
+      name: string;
+      origin?: Target | null;
+      source?: string | null;
+      resolver?: Resolver;
+      proxyHeader?: SendProxyHeader | null;
+    },
   ) {
     this.name = options.name;
+    this.proxyHeader = options.proxyHeader ?? null;
     this.origin = options.origin ?? null;
     this.#worker = worker;
     this.#source = options.source ?? null;
@@ -45,6 +54,11 @@ export class SocketOffRamp implements StreamOffRamp {
     const addresses = await this.#resolve(plan.target.host);
     let last: unknown = null;
     for (const { address, family } of addresses) {
+      const refused = plan.guard?.refuse(parseIp(address) as Uint8Array, plan.target.port) ?? null;
+      if (refused !== null) {
+        last = guardError(plan.target, refused);
+        continue;
+      }
       const remaining = deadline - this.#worker.io.refreshNow();
       if (remaining <= 0) break;
       try {
@@ -157,6 +171,12 @@ class Attempt implements Completion {
     const target = { host: this.#to.address, port: this.#to.port };
     this.#reject(connectError(target, this.#timedOut ? Errno.ETIMEDOUT : -result));
   }
+}
+
+/** The error of a target whose address the client may not reach. */
+function guardError(target: Target, why: string): RampartError {
+  const text = `connecting to ${target.host} port ${target.port} is not allowed: ${why}`;
+  return new RampartError('RAMP_CONNECT', text, { side: 'downstream', errno: Errno.EACCES });
 }
 
 /** The error of a connect that failed with a positive errno. */

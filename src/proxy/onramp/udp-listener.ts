@@ -21,7 +21,9 @@ export interface UdpListenerOptions {
   readonly inherited?: Fd;
 }
 
-/** Sessions of one listener at one time: each holds a descriptor, and anybody can send from many addresses. */
+/**
+ * Sessions of one listener at one time: each holds a descriptor, and anybody can send from many addresses.
+ */
 const SESSIONS_MAX = 4096;
 
 /** Takes datagrams of a plain UDP socket; each sender's are a session. */

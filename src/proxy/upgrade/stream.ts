@@ -265,8 +265,10 @@ class StreamCarrier implements Completion, RelayOwner {
   }
 
   #splice(where: { to?: { host: string; port: number }; via?: string }): void {
-    const { context, network, flow, source, destination, route } = this.#stream;
+    const { context, network, flow, source, destination, route, facts, guard } = this.#stream;
     const plan = this.#dispatcher.options.dialer.plan({
+      ...(facts === undefined ? {} : { facts }),
+      ...(guard === undefined ? {} : { guard }),
       context,
       network,
       flow,
