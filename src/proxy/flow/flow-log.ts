@@ -1,7 +1,7 @@
 import { type DropReason, dropReasonName } from '#base/drop-reason.ts';
 import type { Context } from '#contract/context.ts';
 import type { TraceStage } from '#contract/trace.ts';
-import type { ParsedPacket } from '#packet/parse.ts';
+import { IpProtocol, type ParsedPacket, TcpFlag } from '#packet/parse.ts';
 import type { IpTunnel, Worker } from '#proxy/proxy-contract.ts';
 
 import type { Decision } from './decide.ts';
@@ -62,7 +62,10 @@ export class FlowLog {
     const { context } = decision.plan;
     const tuple = formatTuple(this.#view, packet);
     const number = this.#table.numberOf(flow);
-    this.#emit('flow', number, { context, tuple, text: `new flow from ${context.onRamp}` });
+    const what = `${packetText(packet)} in by ${context.onRamp}`;
+    this.#emit('packet', number, { context, tuple, text: what });
+    const where = `${context.account}/${context.vnet}, a new flow${whose(context)}`;
+    this.#emit('flow', number, { context, tuple, text: where });
     this.#emit('verdict', number, { context, tuple, text: decisionText(decision) });
   }
 
@@ -88,6 +91,34 @@ export class FlowLog {
     const { tuple, text } = event;
     tracer.emit({ at: io.refreshNow(), flow, stage, account, vnet, tuple, text });
   }
+}
+
+/** The packet in words: `TCP SYN, 60 bytes, TTL 64`. */
+function packetText(packet: ParsedPacket): string {
+  const { protocol, tcpFlags } = packet;
+  const name = PROTOCOL_NAMES[protocol] ?? `protocol ${protocol}`;
+  const flags = FLAG_NAMES.filter(([bit]) => (tcpFlags & bit) !== 0).map(([, flag]) => ` ${flag}`);
+  return `IPv${packet.version} ${name}${flags.join('')}, ${packet.totalLength} bytes, TTL ${packet.ttl},`;
+}
+
+const PROTOCOL_NAMES: Readonly<Record<number, string>> = Object.freeze({
+  [IpProtocol.Tcp]: 'TCP',
+  [IpProtocol.Udp]: 'UDP',
+  [IpProtocol.Icmp4]: 'ICMP',
+  [IpProtocol.Icmp6]: 'ICMPv6',
+});
+
+const FLAG_NAMES: readonly (readonly [bit: number, name: string])[] = Object.freeze([
+  [TcpFlag.Syn, 'SYN'],
+  [TcpFlag.Ack, 'ACK'],
+  [TcpFlag.Fin, 'FIN'],
+  [TcpFlag.Rst, 'RST'],
+]);
+
+function whose(context: Context): string {
+  const { user, device } = context.identity ?? {};
+  if (user === undefined && device === undefined) return '';
+  return ` of ${[user, device].filter((word) => word !== undefined).join(' on ')}`;
 }
 
 function fromTunnel(tunnel: IpTunnel, reason: DropReason): string {
