@@ -117,7 +117,7 @@ export class PacketFile extends MemoryFile {
     const from = source ?? (this.local as InetAddress);
     const target = this.world.findDatagramSocket(to, from);
     if (target !== null) target.#push({ bytes: bytes.slice(), from, to, files: [] });
-    else if (this.remote !== null) this.#error = Errno.ECONNREFUSED;
+    else if (this.remote !== null) this.#fail(Errno.ECONNREFUSED);
     return bytes.length;
   }
 
@@ -132,6 +132,12 @@ export class PacketFile extends MemoryFile {
     this.#inbound.push(packet);
     this.changed();
     return true;
+  }
+
+  /** The next operation ends with `errno`, one that waits included. */
+  #fail(errno: number): void {
+    this.#error = errno;
+    this.changed();
   }
 
   override takeError(): number {
