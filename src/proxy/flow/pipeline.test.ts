@@ -84,7 +84,7 @@ test('removing a route ends its flows with route_removed and leaves the others',
   assert.equal(server.take().length, 3);
 });
 
-test('a trace tells of the flow, the verdict and the drop; nothing is built while nobody watches', (t) => {
+test('a trace tells of the packet, the flow, the verdict and the drop; nothing is built while nobody watches', (t) => {
   const { world, client } = setUp(t);
   world.send(client, up());
   assert.equal(world.traced.length, 0);
@@ -93,7 +93,7 @@ test('a trace tells of the flow, the verdict and the drop; nothing is built whil
   world.send(client, up({ source: '10.9.9.9' }));
   assert.deepEqual(
     world.traced.map(({ stage }) => stage),
-    ['flow', 'verdict', 'drop'],
+    ['packet', 'flow', 'verdict', 'drop'],
   );
   assert.equal(world.traced[0]?.tuple, `${CLIENT}:4001 > ${SERVER}:80 tcp`);
   assert.match(world.traced[1]?.text ?? '', /forward by office/);
