@@ -96,8 +96,8 @@ test('a trace tells of the packet, the flow, the verdict and the drop; nothing i
     ['packet', 'flow', 'verdict', 'drop'],
   );
   assert.equal(world.traced[0]?.tuple, `${CLIENT}:4001 > ${SERVER}:80 tcp`);
-  assert.match(world.traced[1]?.text ?? '', /forward by office/);
-  assert.match(world.traced[2]?.text ?? '', /spoofed_source/);
+  assert.match(world.traced[2]?.text ?? '', /forward by office/);
+  assert.match(world.traced[3]?.text ?? '', /spoofed_source/);
 });
 
 test('figures of networks count what lives and what ended', (t) => {
