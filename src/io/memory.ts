@@ -74,6 +74,8 @@ const ENOTSOCK = 88;
 interface Descriptor {
   readonly file: MemoryFile;
   readonly operations: Set<Operation>;
+  /** Splices into it, which are operations of their source. */
+  readonly splices: Set<OperationId>;
   closing: boolean;
 }
 
@@ -261,9 +263,14 @@ export class MemoryEngine implements Io {
   }
 
   splice(from: Fd, to: Fd, length: number, completion: Completion, tag: number): OperationId {
-    const target = this.#descriptors.get(to)?.file;
-    return this.#start('splice', from, 'readers', completion, tag, ({ file, queue }) => {
-      if (target === undefined) return -Errno.EBADF;
+    const descriptor = this.#descriptors.get(to);
+    const target = descriptor?.file;
+    const onCompletion = (_: number, result: number, flags: number): void => {
+      descriptor?.splices.delete(id);
+      completion.onCompletion(tag, result, flags);
+    };
+    const id = this.#start('splice', from, 'readers', { onCompletion }, tag, ({ file, queue }) => {
+      if (target === undefined || descriptor?.closing === true) return -Errno.EBADF;
       const result = this.#transfer.move(file, target, length);
       if (result !== -Errno.EAGAIN) {
         target.watchers.delete(queue as WaitQueue);
@@ -273,6 +280,8 @@ export class MemoryEngine implements Io {
       target.watchers.add(queue as WaitQueue);
       return WAIT;
     });
+    descriptor?.splices.add(id);
+    return id;
   }
 
   poll(fd: Fd, mask: number, multishot: boolean, completion: Completion, tag: number): OperationId {
@@ -474,6 +483,7 @@ export class MemoryEngine implements Io {
     if (descriptor === undefined || descriptor.closing) return;
     descriptor.closing = true;
     for (const operation of descriptor.operations) operation.endWith(-Errno.ECANCELED);
+    for (const splice of descriptor.splices) this.cancel(splice);
     // A listener's address is free when this returns; another file ends with its last operation.
     if (descriptor.file instanceof ListenerFile) descriptor.operations.clear();
     this.#closeIfIdle(fd, descriptor);
@@ -520,7 +530,7 @@ export class MemoryEngine implements Io {
   #open(file: MemoryFile): Fd {
     let fd = FIRST_DESCRIPTOR;
     while (this.#descriptors.has(fd)) fd++;
-    this.#descriptors.set(fd, { file, operations: new Set(), closing: false });
+    this.#descriptors.set(fd, { file, operations: new Set(), splices: new Set(), closing: false });
     return fd;
   }
 
