@@ -1,6 +1,6 @@
 /**
- * Ends the worker when a programmer's invariant is broken. Never used for data from outside: a bad packet is a
- * returned `DropReason`, a failed operation a `RampartError`.
+ * Ends the worker when a programmer's invariant is broken. Never used for data from outside: a bad packet is
+ * a returned `DropReason`, a failed operation a `RampartError`.
  *
  * @throws Error when `condition` is false.
  */

@@ -1,7 +1,9 @@
 /** Which side of the proxy an operation failed on. */
 export type ErrorSide = 'downstream' | 'upstream' | 'internal' | 'config';
 
-/** Whether the same operation may be tried again: never, always, or only on a connection that was used before. */
+/**
+ * Whether the same operation may be tried again: never, always, or only on a connection that was used before.
+ */
 export type ErrorRetry = 'no' | 'yes' | 'if-reused';
 
 /**

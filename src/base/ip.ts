@@ -1,8 +1,9 @@
 import { isIPv4, isIPv6 } from 'node:net';
 
 /**
- * IP addresses and prefixes on the cold path (config, hooks, logs). Packets keep addresses as bytes; see `packet`.
- * An address is held as 16 bytes: IPv4 as IPv4-mapped IPv6 (RFC 4291 section 2.5.5.2), so that one comparison serves both.
+ * IP addresses and prefixes on the cold path (config, hooks, logs). Packets keep addresses as bytes; see
+ * `packet`. An address is held as 16 bytes: IPv4 as IPv4-mapped IPv6 (RFC 4291 section 2.5.5.2), so that one
+ * comparison serves both.
  */
 export interface IpPrefix {
   readonly family: 4 | 6;
@@ -12,7 +13,9 @@ export interface IpPrefix {
   readonly length: number;
 }
 
-/** Four bytes for an IPv4 literal, sixteen for an IPv6 literal, null for anything else. No zone is accepted. */
+/**
+ * Four bytes for an IPv4 literal, sixteen for an IPv6 literal, null for anything else. No zone is accepted.
+ */
 export function parseIp(text: string): Uint8Array | null {
   if (isIPv4(text)) return Uint8Array.from(text.split('.').map(Number));
   if (!isIPv6(text) || text.includes('%')) return null;
@@ -64,14 +67,19 @@ export function formatIp(bytes: Uint8Array): string {
   return `${hex.slice(0, best).join(':')}::${hex.slice(best + bestCount).join(':')}`;
 }
 
-/** The four bytes inside an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2); any other address unchanged. */
+/**
+ * The four bytes inside an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2); any other address unchanged.
+ */
 export function unmapIp(bytes: Uint8Array): Uint8Array {
   if (bytes.length !== 16 || bytes[10] !== 0xff || bytes[11] !== 0xff) return bytes;
   for (let i = 0; i < 10; i++) if (bytes[i] !== 0) return bytes;
   return bytes.slice(12);
 }
 
-/** Parses `10.0.0.0/8` or `fd00::/8`; a bare address is a full-length prefix. Null when malformed. Host bits are masked. */
+/**
+ * Parses `10.0.0.0/8` or `fd00::/8`; a bare address is a full-length prefix. Null when malformed. Host bits
+ * are masked.
+ */
 export function parsePrefix(text: string): IpPrefix | null {
   const slash = text.indexOf('/');
   const address = parseIp(slash < 0 ? text : text.slice(0, slash));

@@ -10,10 +10,11 @@ export interface Identity {
 }
 
 /**
- * What is known about traffic. Made once per tunnel (or per listener, or per datagram's context) and shared by all its
- * flows; frozen but for `extension`.
+ * What is known about traffic. Made once per tunnel (or per listener, or per datagram's context) and shared
+ * by all its flows; frozen but for `extension`.
  *
- * @typeParam Extension the application's own typed part, made by the `tunnel` hook: earlier hooks write, later hooks read.
+ * @typeParam Extension the application's own typed part, made by the `tunnel` hook: earlier hooks write,
+ * later hooks read.
  */
 export interface Context<Extension = unknown> {
   /** The tenant. Compulsory: nothing ever crosses from one account into another. */
@@ -26,7 +27,10 @@ export interface Context<Extension = unknown> {
   readonly onRamp: string;
   /** Free labels of the tunnel, for hooks and logs. */
   readonly labels: Readonly<Record<string, string>>;
-  /** The only source addresses that the tunnel may send from; empty means none is allowed but by an any-prefix. */
+  /**
+   * The only source addresses that the tunnel may send from; empty means none is allowed but by an
+   * any-prefix.
+   */
   readonly sources: readonly IpPrefix[];
   extension: Extension;
 }

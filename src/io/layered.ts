@@ -53,8 +53,8 @@ const OPERATIONS = 2;
 
 /**
  * An engine whose streams may be layered ones: whoever is given a descriptor need not know which it has. All
- * else goes to the engine below. Receiving, sending, polling, closing and options work on both; `splice`, reads
- * of packets and passing on of descriptors only on the kernel's.
+ * else goes to the engine below. Receiving, sending, polling, closing and options work on both; `splice`,
+ * reads of packets and passing on of descriptors only on the kernel's.
  */
 export class LayeredIo implements Io {
   readonly kind: EngineKind;

@@ -50,9 +50,10 @@ const SETTLE_SLICE_MS = 2;
 const SETTLE_BUSY_MICROSECONDS = 500;
 
 /**
- * When a thread ends, Node frees the descriptions of native functions, and V8's compiler, which may be compiling a
- * caller of one at that moment, reads them: the process then dies by a failed check or a fault, after all its
- * work is done. So the end waits, a few milliseconds as a rule, until nothing is being compiled.
+ * When a thread ends, Node frees the descriptions of native functions, and V8's compiler, which may be
+ * compiling a caller of one at that moment, reads them: the process then dies by a failed check or a fault,
+ * after all its work is done. So the end waits, a few milliseconds as a rule, until nothing is being
+ * compiled.
  */
 function letCompilerSettle(): void {
   const sleeper = new Int32Array(new SharedArrayBuffer(4));

@@ -151,8 +151,8 @@ export class LoopHandles {
 }
 
 /**
- * Closes `fd` in libuv's thread pool, for descriptors whose close(2) blocks. The process stays alive until it is
- * done.
+ * Closes `fd` in libuv's thread pool, for descriptors whose close(2) blocks. The process stays alive until it
+ * is done.
  */
 export function closeOffThread(fd: number): void {
   const request = cMalloc(uvReqSize(UV_FS, 0n), 0n);

@@ -91,7 +91,10 @@ export function setTlsVersions(context: Handle, min: number, max: number): void 
   contextCtrl(context, SSL_CTRL_SET_MAX_PROTO_VERSION, big(max), 0n);
 }
 
-/** The certificate that is shown, its chain behind it, and its key, in PEM. @throws Error when they do not fit. */
+/**
+ * The certificate that is shown, its chain behind it, and its key, in PEM. @throws Error when they do not
+ * fit.
+ */
 export function useTlsCertificate(
   context: Handle,
   pem: { readonly chain: string; readonly key: string },

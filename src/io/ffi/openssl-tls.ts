@@ -1,7 +1,7 @@
 /**
  * TLS sessions of the OpenSSL inside Node, on memory alone: bytes that came are shown to a session where they
- * lie, bytes to send are written where the caller wants them. Contexts (certificates, trust, options) are made
- * in `openssl-tls-context.ts`.
+ * lie, bytes to send are written where the caller wants them. Contexts (certificates, trust, options) are
+ * made in `openssl-tls-context.ts`.
  *
  * A session's two BIOs are memory BIOs whose buffer is replaced before each use by `BIO_set_mem_buf`, so
  * OpenSSL reads from and writes into the arena and nothing is copied beside its own work. A BIO that writes
@@ -515,7 +515,9 @@ export class TicketKeyring {
     return this.#count;
   }
 
-  /** Makes `key` (`TICKET_KEY_BYTES`) the one that seals; the oldest is forgotten where there are too many. */
+  /**
+   * Makes `key` (`TICKET_KEY_BYTES`) the one that seals; the oldest is forgotten where there are too many.
+   */
   rotate(key: Uint8Array): void {
     this.#bytes.copyWithin(TICKET_KEY_BYTES, 0, (this.#capacity - 1) * TICKET_KEY_BYTES);
     this.#bytes.set(key, 0);

@@ -206,7 +206,10 @@ const TICKET_KEYS = 3;
 export class SessionTickets {
   readonly keyring = new TicketKeyring(TICKET_KEYS);
 
-  /** `key` is `TICKET_KEY_BYTES` of chance; it seals from here on, and what two earlier ones sealed still opens. */
+  /**
+   * `key` is `TICKET_KEY_BYTES` of chance; it seals from here on, and what two earlier ones sealed still
+   * opens.
+   */
   rotate(key: Uint8Array): void {
     this.keyring.rotate(key);
   }

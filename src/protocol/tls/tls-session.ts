@@ -142,7 +142,10 @@ export class TlsSession {
     return sslRead(this.#ssl, address, length);
   }
 
-  /** Encrypts `length` bytes: the number of bytes at `to`, whose room is `encryptedBytesMax(length)`, or `Failed`. */
+  /**
+   * Encrypts `length` bytes: the number of bytes at `to`, whose room is `encryptedBytesMax(length)`, or
+   * `Failed`.
+   */
   write(from: number, length: number, to: { readonly address: number; readonly room: number }): number {
     assert(!this.#freed && length > 0 && to.room >= encryptedBytesMax(length));
     return sslWrite(this.#ssl, from, length, to);

@@ -77,8 +77,8 @@ export class HttpConnection extends HttpSocket {
   }
 
   /**
-   * Lets go of an idle connection: its stream with the descriptor still open, or null when a request or the end came
-   * first. No record is written: the stream goes on elsewhere.
+   * Lets go of an idle connection: its stream with the descriptor still open, or null when a request or the
+   * end came first. No record is written: the stream goes on elsewhere.
    */
   giveAway(): Promise<InboundStream | null> {
     assert(this.isIdle && this.receiving);
