@@ -5,10 +5,15 @@ import { connectEchoSocket, type EchoSocket, type EchoSocketKind, openEchoSocket
 import { Errno, type Fd } from '#io/io.ts';
 import { readAddress } from '#packet/address.ts';
 import { IcmpError, PacketEndpoints, writeIcmpError, writeIpHeader } from '#packet/build.ts';
-import { delta16, updateChecksum, writeTransportChecksum } from '#packet/checksum.ts';
+import {
+  delta16,
+  updateChecksum,
+  verifyTransportChecksum,
+  writeTransportChecksum,
+} from '#packet/checksum.ts';
 import { copyBytes } from '#packet/copy.ts';
 import { IpProtocol, ParsedPacket, parsePacket } from '#packet/parse.ts';
-import { PACKET_HEADROOM } from '#packet/virtio-header.ts';
+import { isChecksumTrusted, PACKET_HEADROOM } from '#packet/virtio-header.ts';
 import type { FlowIndex } from '#proxy/flow/flow-table.ts';
 import type { FlowHost, PacketUpgrade } from '#proxy/flow/packet-upgrade.ts';
 import type { Worker } from '#proxy/proxy-contract.ts';
@@ -70,6 +75,12 @@ export class EchoUpgrade implements PacketUpgrade {
   deliver(flow: FlowIndex, handle: number, _direction: number, offset: number): DropReason {
     const echo = this.#flows[handle];
     assert(echo?.flow === flow);
+    const { view } = this.#worker.io.arena;
+    if (!isChecksumTrusted(view, offset) && !verifyTransportChecksum(view, this.#host.packet)) {
+      // The kernel writes a checksum of its own, which would make damaged bytes look whole.
+      this.#worker.packets.release(offset);
+      return DropReason.BadTransportChecksum;
+    }
     return echo.request(offset);
   }
 

@@ -8,9 +8,9 @@ import {
   writeIcmpError,
   writeUdpHeaders,
 } from '#packet/build.ts';
-import { writeIpv4Checksum } from '#packet/checksum.ts';
+import { verifyTransportChecksum, writeIpv4Checksum } from '#packet/checksum.ts';
 import { ParsedPacket, parsePacket } from '#packet/parse.ts';
-import { GsoType, gsoSize, gsoType, PACKET_HEADROOM } from '#packet/virtio-header.ts';
+import { GsoType, gsoSize, gsoType, isChecksumTrusted, PACKET_HEADROOM } from '#packet/virtio-header.ts';
 import type { FlowIndex } from '#proxy/flow/flow-table.ts';
 import type { ColdInfo, FlowHost, PacketUpgrade } from '#proxy/flow/packet-upgrade.ts';
 import type { Session, SessionClient, SessionOpener, Worker } from '#proxy/proxy-contract.ts';
@@ -69,6 +69,11 @@ export class SessionUpgrade implements PacketUpgrade {
     const { packet } = this.#host;
     const session = client.session as Session;
     const { view } = this.#worker.io.arena;
+    if (!isChecksumTrusted(view, offset) && !verifyTransportChecksum(view, packet)) {
+      // The target's kernel gets a checksum of its own, which would make damaged bytes look whole.
+      this.#worker.packets.release(offset);
+      return DropReason.BadTransportChecksum;
+    }
     if (gsoType(view, offset) === GsoType.UdpL4) {
       sendEach(session, packet.payloadOffset, packet.payloadLength, gsoSize(view, offset));
     } else session.send(packet.payloadOffset, packet.payloadLength);
