@@ -48,7 +48,9 @@ async function newFlows(options: BenchOptions): Promise<BenchResult> {
     return await compare(options, {
       name: 'new flows',
       unit: 'flows/s',
-      conditions: `one HTTP request per connection, ${PARALLEL} at a time, ${options.seconds} s, median of ${options.rounds}`,
+      conditions:
+        `one HTTP request per connection, ${PARALLEL} at a time, ${options.seconds} s, ` +
+        `median of ${options.rounds}`,
       throughputUnit: 'µs CPU/flow of the process',
       higherIsBetter: true,
       contenders: Object.fromEntries(
@@ -214,7 +216,10 @@ const [host, port, count] = process.argv.slice(1);
 let open = 0, started = 0;
 function next() {
   if (started++ >= Number(count)) return;
-  const s = connect(Number(port), host, () => { if (++open === Number(count)) console.log('all open'); next(); });
+  const s = connect(Number(port), host, () => {
+    if (++open === Number(count)) console.log('all open');
+    next();
+  });
   s.on('error', (error) => { console.error(error.message); process.exit(1); });
 }
 for (let i = 0; i < 64; i++) next();

@@ -269,7 +269,9 @@ export async function compare(
 /** The machine in one line, for results. */
 export function machine(): string {
   const cpu = cpus();
-  return `${cpu.length} × ${cpu[0]?.model.trim()}, ${Math.round(totalmem() / 2 ** 30)} GiB, Linux ${release()}, Node ${process.version}`;
+  const processor = `${cpu.length} × ${cpu[0]?.model.trim()}`;
+  const memory = `${Math.round(totalmem() / 2 ** 30)} GiB`;
+  return `${processor}, ${memory}, Linux ${release()}, Node ${process.version}`;
 }
 
 /** First line of what `command --version` (or `args`) prints. */

@@ -35,7 +35,7 @@ export const benchmark: Benchmark = {
       const result = await compare(options, {
         name: 'http1',
         unit: 'µs CPU/request',
-        conditions: `${CONNECTIONS} keep-alive connections, ${options.seconds} s, median of ${options.rounds}`,
+        conditions: `${CONNECTIONS} kept connections, ${options.seconds} s, median of ${options.rounds}`,
         throughputUnit: 'requests/s',
         contenders: Object.fromEntries(
           Object.entries(programs).map(([name, [program, port]]) => [

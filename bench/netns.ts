@@ -60,9 +60,8 @@ export function wire(
   options: { deviceA: string; deviceB: string; addressA: string; addressB: string; mtu: number },
 ): void {
   const { deviceA, deviceB, addressA, addressB, mtu } = options;
-  sh(
-    `ip link add ${deviceA} netns ${a.name} mtu ${mtu} type veth peer name ${deviceB} netns ${b.name} mtu ${mtu}`,
-  );
+  const peer = `type veth peer name ${deviceB} netns ${b.name} mtu ${mtu}`;
+  sh(`ip link add ${deviceA} netns ${a.name} mtu ${mtu} ${peer}`);
   a.sh(`ip addr add ${addressA} dev ${deviceA}`);
   b.sh(`ip addr add ${addressB} dev ${deviceB}`);
   a.sh(`ip link set ${deviceA} up`);

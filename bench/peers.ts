@@ -56,7 +56,8 @@ const STREAM_MODULE = 'load_module /usr/lib/nginx/modules/ngx_stream_module.so;\
 
 /** nginx as a TCP proxy (stream module). */
 export function nginxTcp(folder: string, port: number, to: number): Running {
-  const stream = `stream { server { listen 127.0.0.1:${port}; proxy_pass 127.0.0.1:${to}; proxy_buffer_size 64k; } }`;
+  const server = `listen 127.0.0.1:${port}; proxy_pass 127.0.0.1:${to}; proxy_buffer_size 64k;`;
+  const stream = `stream { server { ${server} } }`;
   return nginx(folder, 'nginx-tcp', STREAM_MODULE + NGINX_HEAD(folder, 'nginx-tcp') + stream, PROXY_CPU);
 }
 

@@ -145,7 +145,8 @@ export function kernelWay(mtu: number): Way {
   router.sh('sysctl -qw net.ipv4.ip_forward=1');
   router.sh(
     'nft -f -',
-    'table ip nat { chain post { type nat hook postrouting priority srcnat; oifname "world" masquerade; }; }\n',
+    'table ip nat { chain post { ' +
+      'type nat hook postrouting priority srcnat; oifname "world" masquerade; }; }\n',
   );
   const sink = server.start('iperf3', ['-s', '-p', String(PORT)]);
   return {

@@ -43,5 +43,6 @@ export const METRIC_TEXT: Readonly<Record<keyof typeof Counter, string>> = Objec
   UpstreamAborts: 'streams and requests that the upstream broke off',
   TraceDropped: 'trace events that nobody took in time',
   StreamsRefused:
-    'connections closed before they were streams: a wrong PROXY header or greeting, no right, a full listener',
+    'connections closed before they were streams: ' +
+    'a wrong PROXY header or greeting, no right, a full listener',
 });

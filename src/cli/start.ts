@@ -83,7 +83,10 @@ function whatIsMissing(): string | null {
   const missing = Object.keys(packages).filter((program) => !hasProgram(program));
   if (missing.length === 0) return null;
   const wanted = missing.map((program) => packages[program]).join(' ');
-  return `npm start shows live traffic by ${missing.join(' and ')}, which is not installed; on Debian: apt-get install ${wanted}`;
+  return (
+    `npm start shows live traffic by ${missing.join(' and ')}, which is not installed; ` +
+    `on Debian: apt-get install ${wanted}`
+  );
 }
 
 function wantsColour(): boolean {

@@ -303,8 +303,8 @@ function sourceFor(plan: DialPlan, length: number): string {
     const family = length === 4 ? 'IPv4' : 'IPv6';
     throw new RampartError(
       'RAMP_CONNECT',
-      `${plan.via} carries packets, and the client has no ${family} address in this network; name a source in ` +
-        'the egress hook',
+      `${plan.via} carries packets, and the client has no ${family} address in this network; ` +
+        'name a source in the egress hook',
       { side: 'upstream' },
     );
   }

@@ -41,7 +41,8 @@ export class TestAuthority {
     this.certificateFile = join(this.folder, 'ca.pem');
     this.keyFile = join(this.folder, 'ca-key.pem');
     openssl(
-      `req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -keyout ${this.keyFile} -out ${this.certificateFile}`,
+      `req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -keyout ${this.keyFile} ` +
+        `-out ${this.certificateFile}`,
       ['-subj', `/CN=${name}`, '-addext', 'keyUsage=critical,keyCertSign,cRLSign'],
     );
     this.certificate = readFileSync(this.certificateFile, 'utf8');
@@ -65,8 +66,8 @@ export class TestAuthority {
       ].join('\n'),
     );
     openssl(
-      `x509 -req -in ${file('.csr')} -CA ${this.certificateFile} -CAkey ${this.keyFile} -set_serial ${serial} ` +
-        `-days ${options.days ?? 30} -extfile ${file('.ext')} -out ${file('.pem')}`,
+      `x509 -req -in ${file('.csr')} -CA ${this.certificateFile} -CAkey ${this.keyFile} ` +
+        `-set_serial ${serial} -days ${options.days ?? 30} -extfile ${file('.ext')} -out ${file('.pem')}`,
     );
     return {
       certificateFile: file('.pem'),

@@ -57,7 +57,13 @@ off_ramps:
 routes:
   - { account: acme, vnet: icmp, to: 10.10.0.0/24, via: server }
   - { account: acme, vnet: icmp, to: "fd10::/64", via: server }
-  - { account: acme, vnet: icmp, to: 10.10.0.0/24, protocol: tcp, ports: [8080], via: server, upgrade: stream }
+  - account: acme
+    vnet: icmp
+    to: 10.10.0.0/24
+    protocol: tcp
+    ports: [8080]
+    via: server
+    upgrade: stream
   - { account: acme, vnet: icmp, to: 10.20.0.0/24, via: closed }
   - { account: acme, vnet: icmp, to: 10.3.0.0/24, via: to-wide }
   - { account: acme, vnet: icmp, to: "fd03::/64", via: to-wide }

@@ -3,7 +3,7 @@
  * at the same time: nothing crosses, neither as packets nor as TCP streams of a thousand equal five-tuples.
  *
  *   test: 10.0.0.5 ×1000 ──SEQPACKET── ┌─────────┐ ──GUE, packets── test: 10.0.0.80 ×1000
- *   test: 10.0.0.6 ×1000 ──GUE──────── │ rampart │ ──sockets─────── test: 127.1.0.0/16, an address for each network
+ *   test: 10.0.0.6 ×1000 ──GUE──────── │ rampart │ ──sockets─────── test: 127.1.0.0/16, one for each network
  *                                      └─────────┘
  *
  * The test is all hosts: it makes every packet by hand, and knows by context (or by address) in which network
