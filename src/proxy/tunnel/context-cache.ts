@@ -68,15 +68,16 @@ export class ContextCache {
    */
   find(bytes: Uint8Array, remote: number, blob: number, length: number): number {
     if (length > BLOB_BYTES_MAX) return NONE;
+    // Datagrams come in runs, and comparing is cheaper than hashing.
+    const newest = this.#newest;
+    if (newest !== NONE && this.#equals(newest, bytes, remote, blob, length)) return newest;
     const hash = this.#hash(bytes, remote, blob, length);
     for (let at = hash & this.#mask; ; at = (at + 1) & this.#mask) {
       const entry = this.#table[at] as number;
       if (entry === NONE) return NONE;
       if (this.#hashes[entry] !== hash || !this.#equals(entry, bytes, remote, blob, length)) continue;
-      if (entry !== this.#newest) {
-        this.#unlink(entry);
-        this.#linkNewest(entry);
-      }
+      this.#unlink(entry);
+      this.#linkNewest(entry);
       return entry;
     }
   }

@@ -183,6 +183,30 @@ test('a port that closes while the hook thinks gives back what it held', async (
   (answer as unknown as () => void)();
 });
 
+test('a port that is closed by what a packet leads to drops the rest of the batch', async (t) => {
+  const near = start(t);
+  let came = 0;
+  let port: GuePort | null = null;
+  const far = start(t, {
+    sink: (worker) => ({
+      onPacket: (_tunnel, offset) => {
+        worker.packets.release(offset);
+        came++;
+        port?.close();
+      },
+      onBatchEnd: () => {},
+      onTunnelClosed: () => {},
+    }),
+  });
+  port = openPort(far);
+  const out = openPeer(near, openPort(near), port);
+  for (let fill = 0; fill < 30; fill++) out.send(packet(near, 50, fill), 50);
+  await until('one came', () => came > 0);
+  await until('the socket is closed', () => far.io.audit().descriptors === 0);
+  assert.equal(came, 1);
+  assert.equal(port.tunnelCount + far.registry.count + far.worker.packets.inUse, 0);
+});
+
 test('datagrams that are no GUE of ours are dropped with a reason', async (t) => {
   const host = start(t);
   const port = openPort(host);

@@ -160,7 +160,8 @@ export class GuePort implements DatagramReceiver {
     const { worker, registry, sink } = this.#host;
     const { view, bytes } = worker.io.arena;
     const header = this.#header;
-    const reason = readGueHeader(view, offset, length, header);
+    // A packet of the same batch may have closed the port.
+    const reason = this.#closed ? DropReason.TunnelClosed : readGueHeader(view, offset, length, header);
     if (reason !== DropReason.None) {
       this.#drop(offset, reason);
       return;
@@ -303,7 +304,7 @@ export class GuePort implements DatagramReceiver {
       const victim = this.#tunnels[cache.valueOf(oldest)] as GueTunnel;
       victim.end('another context needed its place; raise contexts_max');
     }
-    const place = this.#freePlaces.pop() ?? this.#tunnels.length;
+    let place = 0;
     const tunnel = new GueTunnel(this.#host, this.#socket, {
       context: admitted.context,
       network: admitted.network,
@@ -317,6 +318,7 @@ export class GuePort implements DatagramReceiver {
         this.#freePlaces.push(place);
       },
     });
+    place = this.#freePlaces.pop() ?? this.#tunnels.length;
     this.#tunnels[place] = tunnel;
     cache.add(key, 0, REMOTE_BYTES, key.length - REMOTE_BYTES, place);
     return tunnel;

@@ -200,7 +200,13 @@ export class SeqpacketTunnel implements IpTunnel, ReadOwner, Completion {
 
   #connect(): void {
     const { address } = this.#dial as SeqpacketDial;
-    this.#connecting = this.#io.socket('unix-seqpacket');
+    try {
+      this.#connecting = this.#io.socket('unix-seqpacket');
+    } catch (error) {
+      // Out of descriptors: that may pass, as an absent peer may come.
+      this.#redial((error as Error).message);
+      return;
+    }
     this.#io.connect(this.#connecting, address, this, TAG_CONNECTED);
   }
 

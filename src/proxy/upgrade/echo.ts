@@ -138,7 +138,8 @@ class EchoFlow implements ReadOwner {
     if (typeof socket === 'number') {
       this.#fd = -1;
       this.#kind = 'raw';
-      this.#refusal = IcmpError.AdminProhibited;
+      const isForbidden = socket === -Errno.EPERM || socket === -Errno.EACCES;
+      this.#refusal = isForbidden ? IcmpError.AdminProhibited : IcmpError.HostUnreachable;
       return;
     }
     this.#kind = socket.kind;
