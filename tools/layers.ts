@@ -34,6 +34,11 @@ export const LAYERS: readonly Layer[] = [
     reason: 'a protocol is the rules of its own RFC: what two need goes to packet',
   },
   {
+    folder: 'protocol/http2',
+    rank: 2.1,
+    reason: 'HTTP/2 frames the messages whose semantics (RFC 9110) protocol/http holds',
+  },
+  {
     folder: 'policy',
     rank: 2,
     reason: 'policy decides on the contract alone, so data plane and explain agree',
@@ -53,6 +58,7 @@ export const LAYERS: readonly Layer[] = [
     reason: 'hooks are the public types: they know what is below the proxy only',
   },
   { folder: 'proxy/flow', rank: 3.2, reason: 'the flow table carries verdicts and knows no ramp' },
+  { folder: 'proxy/tls', rank: 3.25, reason: 'both sides of the proxy may have TLS: it serves all ramps' },
   { folder: 'proxy/tunnel', rank: 3.25, reason: 'a tunnel is an on-ramp and an off-ramp: it serves both' },
   {
     folder: 'proxy/onramp',

@@ -57,6 +57,8 @@ export const Errno = Object.freeze({
   ENFILE: 23,
   EMFILE: 24,
   EPIPE: 32,
+  /** A layer above the transport broke its rules: TLS (RFC 8446 section 6.2). */
+  EPROTO: 71,
   EMSGSIZE: 90,
   EPROTONOSUPPORT: 93,
   EOPNOTSUPP: 95,
