@@ -16,7 +16,6 @@ export const AnswerReason = Object.freeze({
   OriginClosed: 'origin_closed',
   OriginMalformed: 'origin_malformed',
   UnexpectedUpgrade: 'unexpected_upgrade',
-  Overloaded: 'overloaded',
 } as const);
 
 /** An answer made here and not by an upstream. */

@@ -56,6 +56,8 @@ type Response = (typeof Response)[keyof typeof Response];
 
 /** Interim responses to one request: an upstream that sends more is broken. */
 const INTERIM_MAX = 32;
+/** Tries to get a slot, some 10 ms apart, before an exchange gives up: all may be held by others that wait too. */
+const SLOT_TRIES_MAX = 100;
 const NO_BYTES = new Uint8Array(0);
 
 /** One request and its response, from the first byte of the one to the last of the other. Reused. */
@@ -87,6 +89,8 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
   readonly #retry: RetryCopy;
   /** Slot that the request's head lies in, when it was taken from the connection's input; else −1. */
   #headSlot = -1;
+  #slotTries = 0;
+  #waitsForSlot = false;
   #requestVerdict: Extract<RequestVerdict, { action: 'forward' }> | null = null;
   #responseVerdict: Extract<ResponseVerdict, { action: 'forward' }> | null = null;
   #hookRequest: HookRequest | null = null;
@@ -114,6 +118,8 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#closeDelimited = false;
     this.#sentContinue = false;
     this.#interims = 0;
+    this.#slotTries = 0;
+    this.#waitsForSlot = false;
     this.#clock.begin(this.#engine.io.now());
     this.#request.invalidate();
     this.#response.invalidate();
@@ -386,10 +392,16 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
   #forward(upstream: UpstreamConnection): void {
     const connection = this.#connection as HttpConnection;
     const request = this.#request;
-    this.#phase = Phase.Forwarding;
     this.#upstream = upstream;
     upstream.user = this;
     this.#up.begin(connection, upstream, this);
+    if (!connection.unshelve() || this.#up.open() < 0) {
+      this.#phase = Phase.Connecting;
+      this.#shelve();
+      this.#waitForSlot();
+      return;
+    }
+    this.#phase = Phase.Forwarding;
     this.#down.begin(upstream, connection, this);
     const framing = requestFraming(request);
     const transform = this.#requestVerdict?.transformBody;
@@ -407,7 +419,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       request.moveTo(fields.bytes.slice(fields.base, fields.base + request.length), 0);
     }
     if (this.#headSlot >= 0) this.#dropHead();
-    else connection.consumeTo(connection.inAt);
+    else if (connection.inSlot >= 0) connection.consumeTo(connection.inAt);
     this.#clock.stepAt = this.#engine.io.now();
     this.#clock.upstreamAt = this.#clock.stepAt;
     this.#runUp();
@@ -443,18 +455,62 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     }
     const at = this.#up.open();
     const { bytes } = engine.io.arena;
-    const end = at < 0 ? -1 : writeRequestHead(bytes, at, this.#up.limit, request, forward);
+    assert(at >= 0);
+    const end = writeRequestHead(bytes, at, this.#up.limit, request, forward);
     if (end < 0) {
       this.#up.closeEmpty();
       this.#upstream = null;
       upstream.group.give(upstream, engine.io.now());
-      this.#answer(at < 0 ? refusal(503, AnswerReason.Overloaded) : faultRefusal(HttpFault.HeadTooLong));
+      this.#answer(faultRefusal(HttpFault.HeadTooLong));
       return false;
     }
     this.#up.extend(end);
     const repeatable = framing === BodyFraming.None && isIdempotent(this.#upstreamMethod);
     if (repeatable && upstream.requests > 0) this.#retry.keep(at, end);
     return true;
+  }
+
+  /** Waiting for a slot while holding one could be what all others do as well. */
+  #shelve(): void {
+    const connection = this.#connection as HttpConnection;
+    if (connection.isShelved) return;
+    if (this.#headSlot >= 0) {
+      const { fields, length } = this.#request;
+      this.#request.moveTo(fields.bytes.slice(fields.base, fields.base + length), 0);
+      this.#dropHead();
+    } else if (this.#request.fields.bytes === this.#engine.io.arena.bytes) connection.shelve(this.#request);
+  }
+
+  /** No slot is free: tries again a little later, for a bounded time. */
+  #waitForSlot(): void {
+    if (this.#waitsForSlot) return;
+    this.#waitsForSlot = true;
+    this.#engine.waitForSlot(this, this.#serial);
+  }
+
+  /** Goes on with what found no slot, unless the exchange that waited is over (`serial` is another). */
+  onSlot(serial: number): void {
+    if (serial !== this.#serial) return;
+    this.#waitsForSlot = false;
+    // Not all at once: the first that gives up may be what the others need.
+    if (++this.#slotTries > SLOT_TRIES_MAX + (this.#serial % SLOT_TRIES_MAX)) {
+      this.#abortBoth(CloseReason.Limit);
+      return;
+    }
+    if (this.#phase === Phase.Connecting && this.#upstream !== null) {
+      try {
+        this.#forward(this.#upstream);
+      } catch (error) {
+        this.#failedHook(error);
+      }
+      return;
+    }
+    if (this.#responsePhase === Response.Blocked) {
+      this.#continueBlocked();
+      return;
+    }
+    if (this.#up.stalled) this.#runUp();
+    if (this.#down.stalled) this.#runDown();
   }
 
   #applyRewrites(verdict: Extract<RequestVerdict, { action: 'forward' }>): void {
@@ -487,7 +543,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#down.begin(upstream, connection, this);
     const at = this.#up.open();
     if (at < 0) {
-      this.#answer(refusal(503, AnswerReason.Overloaded));
+      this.#abortBoth(CloseReason.Limit);
       return;
     }
     this.#up.extend(this.#retry.spend(at));
@@ -508,6 +564,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       return;
     }
     this.#clock.bodyBytes += this.#up.contentBytes - before;
+    if (this.#up.stalled) this.#waitForSlot();
     if (fault < 0) {
       this.#engine.increment(Counter.RequestsMalformed);
       this.#closing = true;
@@ -555,6 +612,10 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
   // --- the response on its way down ------------------------------------------------------------------------
 
   onUpstreamInput(): void {
+    if (this.#phase === Phase.Connecting) {
+      this.onUpstreamEnd(0);
+      return;
+    }
     this.#clock.upstreamAt = this.#engine.io.now();
     if (this.#responsePhase === Response.Awaited) this.#parseResponse();
     else if (this.#responsePhase === Response.Body) this.#runDown();
@@ -562,6 +623,12 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
 
   onUpstreamEnd(errno: number): void {
     const upstream = this.#upstream as UpstreamConnection;
+    if (this.#phase === Phase.Connecting) {
+      // It went while a slot was waited for: nothing was sent yet.
+      this.#dropUpstream();
+      this.#dial(this.#plan as DialPlan, this.#group as UpstreamGroup);
+      return;
+    }
     if (this.#responsePhase === Response.Body) {
       if (errno === 0 && this.#down.reader.endOfStream() === 0) this.#runDown();
       else {
@@ -663,13 +730,13 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       down.extend(end);
       return true;
     }
-    if (hadStaged) {
+    if (hadStaged || at < 0) {
       this.#responsePhase = Response.Blocked;
+      if (at < 0) this.#waitForSlot();
       return false;
     }
     down.closeEmpty();
-    if (at < 0) this.#answer(refusal(503, AnswerReason.Overloaded));
-    else this.#answer(refusal(502, faultReason(HttpFault.HeadTooLong)));
+    this.#answer(refusal(502, faultReason(HttpFault.HeadTooLong)));
     return false;
   }
 
@@ -777,6 +844,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       this.#abortBoth(CloseReason.OriginError);
       return;
     }
+    if (this.#down.stalled) this.#waitForSlot();
     if (this.#phase === Phase.Forwarding && this.#responsePhase !== Response.Body) return;
     if (upstream !== null && this.#down.wantsInput) upstream.receive();
     if (!this.#down.drained) return;
@@ -920,9 +988,6 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
 
   /** Looks whether a limit of time is reached; `now` in monotonic milliseconds. */
   sweep(now: number): void {
-    if (this.#up.stalled) this.#runUp();
-    if (this.#down.stalled) this.#runDown();
-    if (this.#phase === Phase.Free) return;
     const { limits } = this.#engine.worker;
     const due = this.#clock.due(now, limits, this.#awaits());
     switch (due) {

@@ -417,6 +417,25 @@ for (const kind of ENGINES) {
       });
     });
 
+    it('serves more exchanges than there are buffers, one after the other', async () => {
+      const echo: RequestListener = (request, response) => {
+        const parts: Buffer[] = [];
+        request.on('data', (chunk: Buffer) => parts.push(chunk));
+        request.on('end', () => response.end(Buffer.concat(parts)));
+      };
+      await withRig(echo, { kind, slots: 5 }, async (rig) => {
+        const payload = 'p'.repeat(100_000);
+        const head = 'POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n';
+        const clients = Array.from({ length: 10 }, (_, i) =>
+          i % 2 === 0
+            ? rig.client().send(`${head}Content-Length: ${payload.length}\r\n\r\n${payload}`)
+            : rig.client().send(`${head}Transfer-Encoding: chunked\r\n\r\n186a0\r\n${payload}\r\n0\r\n\r\n`),
+        );
+        const texts = await Promise.all(clients.map((client) => client.rest(true)));
+        for (const text of texts) assert.ok(text.endsWith(payload), text.slice(0, 200));
+      });
+    });
+
     it('finishes running requests and takes no more while draining (row 30)', async () => {
       const slow: RequestListener = (_, response) => setTimeout(() => response.end('late'), 50);
       await withRig(slow, { kind }, async (rig) => {

@@ -41,6 +41,9 @@ export abstract class HttpSocket implements Completion {
   /** Beginning of a head whose rest has not come yet, kept outside the pool: a slow sender holds no slot. */
   #parked: Uint8Array | null = null;
   #parkedHead: MessageHead | null = null;
+  /** A whole head with what came behind it, while slots are scarce. */
+  #shelved: Uint8Array | null = null;
+  #shelvedAt = 0;
   /** Input behind `inEnd` that found no room in that slot. */
   #laterSlot = -1;
   #laterAt = 0;
@@ -161,6 +164,47 @@ export abstract class HttpSocket implements Completion {
     return true;
   }
 
+  /**
+   * Gives the input's slot back for a while, because slots have run out: keeps `head` and what lies behind it outside
+   * the pool. `unshelve` brings it back. Does nothing where that would not free the slot.
+   */
+  shelve(head: MessageHead): void {
+    if (this.inSlot < 0 || this.#laterSlot >= 0) return;
+    const { bytes, base } = head.fields;
+    assert(bytes === this.world.io.arena.bytes && base >= this.inSlot && base <= this.inAt);
+    const copy = bytes.slice(base, this.inEnd);
+    this.#shelved = copy;
+    this.#shelvedAt = this.inAt - base;
+    head.moveTo(copy, 0);
+    this.dropInput();
+  }
+
+  /** Input is outside the pool. */
+  get isShelved(): boolean {
+    return this.#shelved !== null;
+  }
+
+  /** Brings shelved input back. False while there is no slot for it and one more. */
+  unshelve(): boolean {
+    const shelved = this.#shelved;
+    if (shelved === null) return true;
+    const { io, streams } = this.world;
+    const length = shelved.length - this.#shelvedAt;
+    if (streams.available < (length > 0 ? 2 : 1)) return false;
+    this.#shelved = null;
+    if (length === 0) return true;
+    const slot = streams.acquire();
+    if (slot < 0) {
+      this.#shelved = shelved;
+      return false;
+    }
+    io.arena.bytes.set(shelved.subarray(this.#shelvedAt), slot);
+    this.inSlot = slot;
+    this.inAt = slot;
+    this.inEnd = slot + length;
+    return true;
+  }
+
   /** Whether a head has begun to come. */
   get hasParked(): boolean {
     return this.#parked !== null;
@@ -218,6 +262,7 @@ export abstract class HttpSocket implements Completion {
     if (this.closed) return;
     this.closed = true;
     this.#parked = null;
+    this.#shelved = null;
     this.dropInput();
     this.dropInput();
     this.world.io.close(this.fd);

@@ -99,6 +99,7 @@ export class HttpEngine implements StreamHandler, SocketWorld, Completion {
   readonly #spare: HttpExchange[] = [];
   readonly #date = new HttpDate();
   readonly #starved: HttpSocket[] = [];
+  readonly #waiting: { readonly exchange: HttpExchange; readonly serial: number }[] = [];
   readonly #sweepMs: number;
   #sweepTimer = 0;
   #sweeping = false;
@@ -197,8 +198,18 @@ export class HttpEngine implements StreamHandler, SocketWorld, Completion {
   }
 
   starved(socket: HttpSocket): void {
-    if (this.#starved.length === 0) this.io.timer(STARVED_MS, this, TAG_STARVED);
+    this.#retryLater();
     this.#starved.push(socket);
+  }
+
+  /** Calls `exchange.onSlot(serial)` a little later. */
+  waitForSlot(exchange: HttpExchange, serial: number): void {
+    this.#retryLater();
+    this.#waiting.push({ exchange, serial });
+  }
+
+  #retryLater(): void {
+    if (this.#starved.length + this.#waiting.length === 0) this.io.timer(STARVED_MS, this, TAG_STARVED);
   }
 
   /** Value of Date; formatted once a second, looked at once a turn. */
@@ -231,6 +242,7 @@ export class HttpEngine implements StreamHandler, SocketWorld, Completion {
   onCompletion(tag: number): void {
     if (tag === TAG_STARVED) {
       const sockets = this.#starved.splice(0);
+      for (const { exchange, serial } of this.#waiting.splice(0)) exchange.onSlot(serial);
       for (const socket of sockets) socket.receive();
       return;
     }
