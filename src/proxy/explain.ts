@@ -258,6 +258,11 @@ class Explainer {
           peeked = true;
           return new Uint8Array(0);
         },
+        facts: null,
+        detect: async () => {
+          peeked = true;
+          return { protocol: 'server-first', serverName: null, alpn: [], hello: null };
+        },
       });
     } catch (error) {
       return this.#failed('stream', error);

@@ -4,7 +4,7 @@
  *
  * ```
  *  version 1:  PROXY TCP4 192.0.2.1 198.51.100.1 51234 443 CR LF
- *  version 2:  signature (12) │ 2 command │ family transport │ length (2) │ addresses │ type length (2) value …
+ *  version 2:  signature │ 2 command │ family transport │ length │ addresses │ type length value …
  * ```
  * The address block and the TLVs (type, length, value) together have exactly the length that the header says.
  * Anybody can write such a header: it means something only on a listener that is marked for it, from peers on

@@ -14,6 +14,9 @@
  */
 import type { Context, Endpoint, FlowProtocol, Target } from '#contract/context.ts';
 import type { FlowRecord } from '#contract/record.ts';
+import type { DetectedProtocol } from '#protocol/detect/detect.ts';
+import type { ClientHello } from '#protocol/tls/client-hello.ts';
+import type { StreamFacts } from '#proxy/proxy-contract.ts';
 
 /** A value now, or later. */
 export type Awaitable<T> = T | Promise<T>;
@@ -79,11 +82,27 @@ export interface StreamInfo<Extension = unknown> {
   /** Where the client wanted to go; for a plain listener, the listener's own address. */
   readonly destination: Endpoint;
   readonly route: string | null;
+  /** What a proxy in front (PROXY header) or TLS at this node says of the client; null when neither does. */
+  readonly facts: StreamFacts | null;
   /**
    * Waits for the client's first bytes without consuming them: at most `limit` bytes, at most the sniff time
    * limit. Empty when the client says nothing first.
    */
   peek(limit?: number): Promise<Uint8Array>;
+  /** Waits as `peek` does, and says what the client speaks. */
+  detect(): Promise<FirstBytes>;
+}
+
+/** What a client's first bytes are. */
+export interface FirstBytes {
+  /** `server-first`: the client said nothing within the sniff time limit, as for MySQL, SMTP or FTP. */
+  readonly protocol: DetectedProtocol | 'server-first';
+  /** Name in the TLS ClientHello (SNI), lower case; null when there is none, or no TLS. */
+  readonly serverName: string | null;
+  /** Protocols that the ClientHello offers by ALPN. */
+  readonly alpn: readonly string[];
+  /** The whole ClientHello; null when it is no TLS, or none that can be read. */
+  readonly hello: ClientHello | null;
 }
 
 /** What becomes of a TCP stream. Undefined: what the route or the `flow` hook wished. */

@@ -116,7 +116,9 @@ export class OffRampDialer implements Dialer {
     return {
       via: offRamp.name,
       target,
-      key: `${request.network} ${offRamp.name} ${target.host} ${target.port} ${source?.address ?? ''}${client}${guarded}`,
+      key:
+        `${request.network} ${offRamp.name} ${target.host} ${target.port} ` +
+        `${source?.address ?? ''}${client}${guarded}`,
       ...(announced === null ? {} : { announce: announced }),
       ...(guard === undefined ? {} : { guard }),
       source,

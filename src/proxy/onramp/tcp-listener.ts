@@ -67,7 +67,7 @@ const ACCEPT_PAUSE_MS = 100;
  *
  * ```
  *  accept ─► room? ─► (PROXY header) ─► handler
- *               └ no: accepting stops, the kernel's queue fills, clients wait; it goes on when a stream has ended
+ *               └ no: accepting stops, clients wait in the kernel's queue until a stream has ended
  * ```
  */
 export class TcpListener implements Completion, FlowWatcher, ProxyHeaderOwner {

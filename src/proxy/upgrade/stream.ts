@@ -1,18 +1,20 @@
+import { RampartError } from '#base/error.ts';
 import { CloseReason } from '#contract/record.ts';
-import { type Completion, Errno, type Fd, type OperationId } from '#io/io.ts';
+import { type Completion, Errno, type Fd } from '#io/io.ts';
 import type { Relay, RelayOwner, RelaySide } from '#io/relay.ts';
-import type { StreamInfo, StreamVerdict } from '#proxy/hooks/hooks.ts';
+import type { FirstBytes, StreamInfo, StreamVerdict } from '#proxy/hooks/hooks.ts';
 import type {
   Dialer,
   DialPlan,
   DialRefusal,
   InboundStream,
   StreamHandler,
+  StreamRefusal,
   Worker,
 } from '#proxy/proxy-contract.ts';
 import { Counter } from '#proxy/stats.ts';
 
-import { sniffHttp } from './sniff.ts';
+import { FirstBytesReader } from './first-bytes.ts';
 
 /** Calls the application's `stream` hook with its time budget; rejects when it failed. */
 export type StreamFunction = (
@@ -29,13 +31,13 @@ export interface StreamDispatcherOptions {
 }
 
 /**
- * Takes every TCP stream that came in, asks the `stream` hook or looks at the first bytes, and carries it: to HTTP, or by
- * splice to its target. One record per stream that stays a stream; HTTP writes its own.
+ * Takes every TCP stream that came in, asks the `stream` hook or looks at the first bytes, and carries it: to
+ * HTTP, or by splice to its target. One record per stream that stays a stream; HTTP writes its own.
  *
  * ```
- *  onStream ─► hook? ─► (peek) ─┬─ http ──► HttpEngine
- *                               ├─ splice ► plan ► connect ► Relay ► record
- *                               └─ reject ► reset ► record
+ *  onStream ─► hook? ─► (first bytes) ─┬─ http ──► HttpEngine
+ *                                      ├─ splice ► plan ► connect ► Relay ► record
+ *                                      └─ reject ► reset ► record
  * ```
  */
 export class StreamDispatcher implements StreamHandler {
@@ -56,7 +58,7 @@ export class StreamDispatcher implements StreamHandler {
   onStream(stream: InboundStream, prefixOffset: number, prefixLength: number): void {
     const { counters } = this.worker.stats;
     counters[Counter.StreamsOpened] = (counters[Counter.StreamsOpened] as number) + 1;
-    if (stream.wish === 'http' && this.options.hook === null) {
+    if (stream.wish === 'http' && this.options.hook === null && stream.answer === undefined) {
       this.options.http.onStream(stream, prefixOffset, prefixLength);
       return;
     }
@@ -76,22 +78,15 @@ export class StreamDispatcher implements StreamHandler {
   }
 }
 
-const TAG_PEEK = 0;
-const TAG_PEEK_TIMEOUT = 1;
-const TAG_IDLE = 2;
-
 /** One stream from its arrival to its end. */
 class StreamCarrier implements Completion, RelayOwner {
   readonly #dispatcher: StreamDispatcher;
   readonly #worker: Worker;
   readonly #stream: InboundStream;
   readonly #startedAt = Date.now();
-  #prefixOffset: number;
-  #prefixLength: number;
-  #peekOperation: OperationId = 0;
-  #peekTimer = 0;
-  #peeking: ((eof: boolean) => void) | null = null;
-  #clientGone = false;
+  readonly #first: FirstBytesReader;
+  /** The client was told that it may send, or need not be told. */
+  #answered: boolean;
   #via: string | null = null;
   /** What decided, for the record. */
   #rule: string;
@@ -110,8 +105,8 @@ class StreamCarrier implements Completion, RelayOwner {
     this.#worker = dispatcher.worker;
     this.#stream = stream;
     this.#rule = stream.rule;
-    this.#prefixOffset = prefixOffset;
-    this.#prefixLength = prefixLength;
+    this.#first = new FirstBytesReader(this.#worker, stream.fd, prefixOffset, prefixLength);
+    this.#answered = stream.answer === undefined;
   }
 
   begin(): void {
@@ -121,7 +116,15 @@ class StreamCarrier implements Completion, RelayOwner {
       return;
     }
     const { context, source, destination, route } = this.#stream;
-    const info: StreamInfo = { context, source, destination, route, peek: (limit) => this.#peekBytes(limit) };
+    const info: StreamInfo = {
+      context,
+      source,
+      destination,
+      route,
+      facts: this.#stream.facts ?? null,
+      peek: (limit) => this.#peekBytes(limit),
+      detect: () => this.#detect(),
+    };
     try {
       const verdict = hook(info);
       if (verdict instanceof Promise) {
@@ -135,8 +138,8 @@ class StreamCarrier implements Completion, RelayOwner {
     }
   }
 
-  /** Ends the stream with a reset to both sides. */
-  abort(reason: CloseReason): void {
+  /** Ends the stream with a reset to both sides; a client that waits for an answer gets it. */
+  abort(reason: CloseReason, refusal: StreamRefusal = refusalOf(reason)): void {
     if (this.#ended) return;
     if (this.#relay !== null) {
       const relay = this.#relay;
@@ -144,14 +147,16 @@ class StreamCarrier implements Completion, RelayOwner {
       relay.close();
       return;
     }
-    this.#reset();
+    this.#first.drop();
+    if (this.#answered) this.#reset(this.#stream.fd);
+    else this.#stream.answer?.refused(refusal);
+    if (this.#upstream >= 0) this.#reset(this.#upstream);
     this.#finish(reason, null);
   }
 
-  onCompletion(tag: number, result: number, flags: number): void {
-    if (tag === TAG_IDLE) this.#onIdle();
-    else if (tag === TAG_PEEK_TIMEOUT) this.#worker.io.cancel(this.#peekOperation);
-    else this.#onPeeked(result, flags);
+  /** The idle time is over. */
+  onCompletion(): void {
+    this.#onIdle();
   }
 
   onRelayEnd(relay: Relay, side: RelaySide, errno: number): void {
@@ -201,67 +206,56 @@ class StreamCarrier implements Completion, RelayOwner {
   }
 
   #toHttp(): void {
-    this.#ended = true;
-    this.#dispatcher.ended(this);
-    this.#trace('upgrade', 'stream is HTTP/1.1');
-    const { counters } = this.#worker.stats;
-    counters[Counter.StreamsClosed] = (counters[Counter.StreamsClosed] as number) + 1;
-    this.#dispatcher.options.http.onStream(this.#stream, this.#prefixOffset, this.#prefixLength);
+    if (!this.#tellOpened()) return;
+    this.#first.settle(() => {
+      if (this.#ended) return;
+      this.#ended = true;
+      this.#dispatcher.ended(this);
+      this.#trace('upgrade', 'stream is HTTP/1.1');
+      const { counters } = this.#worker.stats;
+      counters[Counter.StreamsClosed] = (counters[Counter.StreamsClosed] as number) + 1;
+      const { offset, length } = this.#first.take();
+      this.#dispatcher.options.http.onStream(this.#stream, offset, length);
+    });
   }
 
   #sniff(where: { to?: { host: string; port: number }; via?: string }): void {
-    const found = sniffHttp(this.#worker.io.arena.bytes, this.#prefixOffset, Math.max(this.#prefixLength, 0));
-    if (found === 'http') this.#toHttp();
-    else if (found === 'other' || this.#clientGone || this.#prefixLength > 64) this.#splice(where);
-    else {
-      this.#peek((quiet) => {
-        if (quiet) this.#splice(where);
-        else this.#sniff(where);
-      });
-    }
+    if (!this.#tellOpened()) return;
+    this.#first.detect((found, arrival) => {
+      if (this.#ended) return;
+      this.#traceFound(found);
+      if (arrival === 'broken') this.abort(CloseReason.ClientError);
+      else if (found.protocol === 'http1') this.#toHttp();
+      else this.#splice(where);
+    });
   }
 
-  /** Reads more of the client's first bytes; `then(true)` when there will be none in time. */
-  #peek(then: (quiet: boolean) => void): void {
-    const { io, streams, limits } = this.#worker;
-    this.#peeking = then;
-    this.#peekTimer = io.timer(limits.sniffMs, this, TAG_PEEK_TIMEOUT);
-    const { fd } = this.#stream;
-    if (this.#prefixOffset < 0) this.#peekOperation = io.recvPooled(fd, streams, this, TAG_PEEK);
-    else {
-      const at = this.#prefixOffset + this.#prefixLength;
-      const room = streams.slotBytes - this.#prefixLength;
-      this.#peekOperation = io.recv(fd, at, room, this, TAG_PEEK);
-    }
-  }
-
-  #onPeeked(result: number, flags: number): void {
-    const { io, streams } = this.#worker;
-    io.cancelTimer(this.#peekTimer);
-    const then = this.#peeking as (quiet: boolean) => void;
-    this.#peeking = null;
-    if (result > 0) {
-      if (this.#prefixOffset < 0) this.#prefixOffset = streams.offsetOf(flags >>> 16);
-      this.#prefixLength += result;
-    } else if (result === 0) this.#clientGone = true;
-    if (this.#ended) {
-      this.#releasePrefix();
-      return;
-    }
-    if (result < 0 && result !== -Errno.ECANCELED && result !== -Errno.ENOBUFS) {
-      this.abort(CloseReason.ClientError);
-      return;
-    }
-    then(result <= 0);
+  /** Lets the client send; false when it is gone, and with it the stream. */
+  #tellOpened(): boolean {
+    if (this.#answered) return true;
+    this.#answered = true;
+    if (this.#stream.answer?.opened() !== false) return true;
+    this.abort(CloseReason.ClientClosed);
+    return false;
   }
 
   async #peekBytes(limit = 4096): Promise<Uint8Array> {
-    if (this.#prefixLength === 0 && !this.#clientGone) {
-      await new Promise<void>((resolve) => this.#peek(() => resolve()));
-    }
-    if (this.#prefixOffset < 0) return new Uint8Array(0);
-    const end = this.#prefixOffset + Math.min(this.#prefixLength, limit);
-    return this.#worker.io.arena.bytes.slice(this.#prefixOffset, end);
+    const first = this.#first;
+    if (this.#ended || !this.#tellOpened()) return new Uint8Array(0);
+    if (first.length === 0) await new Promise<void>((resolve) => first.more(() => resolve()));
+    if (first.at < 0) return new Uint8Array(0);
+    return this.#worker.io.arena.bytes.slice(first.at, first.at + Math.min(first.length, limit));
+  }
+
+  async #detect(): Promise<FirstBytes> {
+    if (!this.#ended) this.#tellOpened();
+    const found = await new Promise<FirstBytes>((resolve) => this.#first.detect(resolve));
+    this.#traceFound(found);
+    return found;
+  }
+
+  #traceFound({ protocol, serverName }: FirstBytes): void {
+    this.#trace('stream', `the client speaks ${protocol}${serverName === null ? '' : ` to ${serverName}`}`);
   }
 
   #splice(where: { to?: { host: string; port: number }; via?: string }): void {
@@ -298,61 +292,61 @@ class StreamCarrier implements Completion, RelayOwner {
     this.#trace('connect', `connecting to ${plan.target.host}:${plan.target.port} by ${plan.via}`);
     this.#dispatcher.options.dialer.connect(plan).then(
       (fd) => this.#onConnected(fd),
-      (error) => {
-        this.#trace('connect', (error as Error).message);
-        this.abort(CloseReason.OriginUnreachable);
-      },
+      (error: unknown) => this.#onNotConnected(error),
     );
   }
 
+  #onNotConnected(error: unknown): void {
+    const text = (error as Error).message;
+    const errno = error instanceof RampartError ? error.errno : 0;
+    this.#trace('connect', text);
+    if (errno === Errno.EACCES) {
+      this.#rule = `${this.#rule}, refused: ${text}`;
+      this.abort(CloseReason.Policy);
+    } else this.abort(CloseReason.OriginUnreachable, REFUSALS[errno] ?? 'failed');
+  }
+
   #onConnected(fd: Fd): void {
-    const { io, limits, relays, streams } = this.#worker;
     if (this.#ended) {
-      io.close(fd);
+      this.#worker.io.close(fd);
       return;
     }
     this.#upstream = fd;
-    const fromA = { offset: this.#prefixOffset, length: this.#prefixLength, pool: streams };
-    this.#prefixOffset = -1;
-    const options = fromA.offset >= 0 ? { fromA } : {};
+    if (this.#tellOpened()) this.#first.settle(() => this.#relayTo(fd));
+  }
+
+  #relayTo(fd: Fd): void {
+    if (this.#ended) return;
+    const { io, limits, relays, streams } = this.#worker;
+    const { offset, length } = this.#first.take();
+    const options = offset >= 0 ? { fromA: { offset, length, pool: streams } } : {};
     this.#relay = relays.start(this.#stream.fd, fd, this, options);
-    this.#idleTimer = io.timer(limits.streamIdleMs, this, TAG_IDLE);
+    this.#idleTimer = io.timer(limits.streamIdleMs, this, 0);
   }
 
   #onIdle(): void {
     const { io, limits } = this.#worker;
     const relay = this.#relay as Relay;
     const remaining = relay.lastActivity + limits.streamIdleMs - io.now();
-    if (remaining > 0) this.#idleTimer = io.timer(remaining, this, TAG_IDLE);
+    if (remaining > 0) this.#idleTimer = io.timer(remaining, this, 0);
     else this.abort(CloseReason.ClientIdle);
   }
 
   /** Closes with RST, so that the peer learns that this was no orderly end. */
-  #reset(): void {
+  #reset(fd: Fd): void {
     const { io } = this.#worker;
-    for (const fd of [this.#stream.fd, this.#upstream]) {
-      if (fd < 0) continue;
-      try {
-        io.setOption(fd, 'linger-zero', 1);
-      } catch {
-        // The socket is dead already; closing is all that is left.
-      }
-      io.close(fd);
+    try {
+      io.setOption(fd, 'linger-zero', 1);
+    } catch {
+      // The socket is dead already; closing is all that is left.
     }
-  }
-
-  #releasePrefix(): void {
-    if (this.#prefixOffset < 0) return;
-    this.#worker.streams.release(this.#prefixOffset);
-    this.#prefixOffset = -1;
+    io.close(fd);
   }
 
   #finish(reason: CloseReason, relay: Relay | null): void {
     this.#ended = true;
     const { io, stats, records } = this.#worker;
-    if (this.#peeking === null) this.#releasePrefix();
     io.cancelTimer(this.#idleTimer);
-    io.cancelTimer(this.#peekTimer);
     this.#dispatcher.ended(this);
     const bytesUp = relay?.bytesForth ?? 0;
     const bytesDown = relay?.bytesBack ?? 0;
@@ -383,7 +377,7 @@ class StreamCarrier implements Completion, RelayOwner {
     });
   }
 
-  #trace(stage: 'verdict' | 'upgrade' | 'connect', text: string): void {
+  #trace(stage: 'verdict' | 'upgrade' | 'connect' | 'stream', text: string): void {
     const { tracer, io } = this.#worker;
     if (!tracer.enabled) return;
     const { context, flow, source, destination } = this.#stream;
@@ -397,4 +391,16 @@ class StreamCarrier implements Completion, RelayOwner {
       text,
     });
   }
+}
+
+/** What a client is told about a connect that failed with an errno. */
+const REFUSALS: Readonly<Record<number, StreamRefusal>> = Object.freeze({
+  [Errno.ECONNREFUSED]: 'refused',
+  [Errno.ETIMEDOUT]: 'timeout',
+  [Errno.EHOSTUNREACH]: 'no-host',
+  [Errno.ENETUNREACH]: 'no-network',
+});
+
+function refusalOf(reason: CloseReason): StreamRefusal {
+  return reason === CloseReason.Policy || reason === CloseReason.RouteRemoved ? 'policy' : 'failed';
 }
