@@ -4,7 +4,7 @@
  *
  * Files: `document.ts` (YAML with places), `validate.ts` (schema issues in people's words), `scalars.ts`
  * (addresses, durations, sizes), one file per part (`on-ramps.ts`, `off-ramps.ts`, `routes.ts`, `limits.ts`,
- * `telemetry.ts`, `context.ts`), `relations.ts` (what the parts must be to each other), `route-table.ts`
+ * `telemetry.ts`, `context.ts`, `tls.ts`), `relations.ts` (what the parts must be to each other), `route-table.ts`
  * (which route takes a flow), `schema.ts` (JSON Schema), `reference.ts` (the reference page).
  */
 import { readFileSync } from 'node:fs';
@@ -18,7 +18,7 @@ import { ConfigError, type Mistake } from './mistake.ts';
 import { type OffRampConfig, offRampConfig, offRampSchema } from './off-ramps.ts';
 import { type OnRampConfig, onRampConfig, onRampSchema } from './on-ramps.ts';
 import { checkRelations, networkOfOffRamp, type Parts } from './relations.ts';
-import { type RouteConfig, routeConfig, routeSchema } from './routes.ts';
+import { isHelloRoute, type RouteConfig, routeConfig, routeSchema } from './routes.ts';
 import { CONFIG_PARTS, hooksSchema, ioSchema } from './schema.ts';
 import { type TelemetryConfig, telemetryConfig, telemetrySchema } from './telemetry.ts';
 import { validate } from './validate.ts';
@@ -32,6 +32,8 @@ export interface Config {
   readonly offRamps: readonly OffRampConfig[];
   /** In the order of the file; `RouteTable` decides between them. */
   readonly routes: readonly RouteConfig[];
+  /** Routes by what TLS clients ask for, in the order of the file. They are not among `routes`. */
+  readonly helloRoutes: readonly RouteConfig[];
   /** Absolute path of the hooks file, null when there is none. */
   readonly hooks: string | null;
   readonly limits: LimitsConfig;
@@ -151,17 +153,19 @@ function readList<T>(
   return list.map((value, index) => read([key, index], value));
 }
 
-function composeParts(parts: Parts): Pick<Config, 'onRamps' | 'offRamps' | 'routes'> {
+function composeParts(parts: Parts): Pick<Config, 'onRamps' | 'offRamps' | 'routes' | 'helloRoutes'> {
   const onRamps = parts.onRamps.filter((input) => input !== undefined);
   const offRamps = parts.offRamps.filter((input) => input !== undefined);
+  const routes = parts.routes.flatMap((input, index) =>
+    input === undefined
+      ? []
+      : [routeConfig(input, index, offRamps.find((offRamp) => offRamp.name === input.via)?.type)],
+  );
   return {
     onRamps: onRamps.map(onRampConfig),
     offRamps: offRamps.map((input) => offRampConfig(input, networkOfOffRamp(input.name, parts))),
-    routes: parts.routes.flatMap((input, index) =>
-      input === undefined
-        ? []
-        : [routeConfig(input, index, offRamps.find((offRamp) => offRamp.name === input.via)?.type)],
-    ),
+    routes: routes.filter((route) => !isHelloRoute(route)),
+    helloRoutes: routes.filter(isHelloRoute),
   };
 }
 

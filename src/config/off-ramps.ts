@@ -20,6 +20,7 @@ import {
   type UnixSocketAddress,
   unixAddress,
 } from './scalars.ts';
+import { type TlsClientConfig, tlsClientConfig, tlsClientSchema } from './tls.ts';
 
 /** A TUN device by which packets of one network leave, and by which their answers come back. */
 export interface TunOffRamp {
@@ -77,6 +78,7 @@ export interface SocketsOffRamp {
   /** Where everything goes; null: to the flow's own destination. */
   readonly target: Target | null;
   readonly proxyHeader: SendProxyHeader | null;
+  readonly tls: TlsClientConfig | null;
 }
 
 /** The PROXY header that an off-ramp sends before a connection's first byte. */
@@ -93,6 +95,7 @@ export interface HttpOffRamp {
   /** At least one. */
   readonly origins: readonly Target[];
   readonly proxyHeader: SendProxyHeader | null;
+  readonly tls: TlsClientConfig | null;
 }
 
 /** Refuses: a TCP reset, an ICMP error, or at layer 7 an HTTP status. */
@@ -210,6 +213,7 @@ const socketsSchema = z
       .optional()
       .describe("Host and port where everything goes. Default: the flow's own destination."),
     proxy_protocol: sendProxyHeader,
+    tls: tlsClientSchema.optional(),
   })
   .describe('Plain TCP and UDP sockets of this host.');
 
@@ -219,6 +223,7 @@ const httpSchema = z
     type: z.literal('http'),
     origins: z.array(target).min(1).max(1000).describe('Hosts and ports of the origin, used in turn.'),
     proxy_protocol: sendProxyHeader,
+    tls: tlsClientSchema.optional(),
   })
   .describe('An HTTP origin.');
 
@@ -292,6 +297,7 @@ export function offRampConfig(input: z.output<typeof offRampSchema>, network: Ne
         source: input.source ?? null,
         target: input.target ?? null,
         proxyHeader: sentHeader(input.proxy_protocol),
+        tls: tlsClientConfig(input.tls),
       };
     case 'http':
       return {
@@ -299,6 +305,7 @@ export function offRampConfig(input: z.output<typeof offRampSchema>, network: Ne
         name: input.name,
         origins: input.origins,
         proxyHeader: sentHeader(input.proxy_protocol),
+        tls: tlsClientConfig(input.tls),
       };
     case 'reject':
       return { type: 'reject', name: input.name, with: input.with };

@@ -23,6 +23,7 @@ import {
   type UnixSocketAddress,
   unixAddress,
 } from './scalars.ts';
+import { type TlsServerConfig, tlsServerConfig, tlsServerSchema } from './tls.ts';
 
 /** A TUN device that Rampart opens: packets of one network. */
 export interface TunOnRamp {
@@ -79,6 +80,8 @@ export interface StreamListenerConfig {
   /** Null: no limit but descriptors. */
   readonly connectionsMax: number | null;
   readonly connectionsPerAddressMax: number | null;
+  /** Null: connections are not TLS, or nobody looks. */
+  readonly tls: TlsServerConfig | null;
 }
 
 /** A plain TCP listener. */
@@ -194,6 +197,7 @@ const listenerKeys = {
   connections_per_address_max: connectionsMax.describe(
     'Most connections at once from one address; more are closed. Default: no limit.',
   ),
+  tls: tlsServerSchema.optional(),
 };
 
 const tcpSchema = z
@@ -281,5 +285,6 @@ function listenerConfig(input: z.output<typeof tcpSchema>): StreamListenerConfig
     proxyHeader: header === undefined ? null : { trust: header.trust, context: header.context },
     connectionsMax: input.connections_max ?? null,
     connectionsPerAddressMax: input.connections_per_address_max ?? null,
+    tls: input.tls === undefined ? null : tlsServerConfig(input.tls),
   };
 }

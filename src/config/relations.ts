@@ -194,6 +194,7 @@ function checkUpgrades(document: ConfigDocument, parts: Parts): void {
     const offRamp = parts.offRamps.find((candidate) => candidate?.name === route.via);
     const onRamp = parts.onRamps.find((candidate) => candidate?.name === route.on_ramp);
     const path = ['routes', index, 'upgrade'];
+    checkHelloRoute(document, index, { route, onRamp });
     if (route.ports !== undefined && route.protocol === 'icmp') {
       document.mistake(['routes', index, 'ports'], 'ICMP has no ports; expected protocol tcp or udp');
     }
@@ -214,6 +215,21 @@ function checkUpgrades(document: ConfigDocument, parts: Parts): void {
       document.mistake(['routes', index, 'via'], text);
     }
   }
+}
+
+/** A route by name needs somebody who looks at names. */
+function checkHelloRoute(
+  document: ConfigDocument,
+  index: number,
+  { route, onRamp }: { route: RouteInput; onRamp: OnRampInput | undefined },
+): void {
+  const key = route.server_name !== undefined ? 'server_name' : route.alpn !== undefined ? 'alpn' : null;
+  if (key === null) return;
+  if (onRamp !== undefined && 'tls' in onRamp && onRamp.tls !== undefined) return;
+  // A broken on-ramp is a mistake of its own.
+  if (route.on_ramp !== undefined && onRamp === undefined) return;
+  const text = 'is known of TLS clients only; expected an on_ramp of type tcp with tls';
+  document.mistake(['routes', index, key], text);
 }
 
 function checkDuplicateRoutes(document: ConfigDocument, parts: Parts): void {

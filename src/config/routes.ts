@@ -5,6 +5,7 @@ import { formatPrefix, type IpPrefix } from '#base/ip.ts';
 import { DEFAULT_NETWORK } from './context.ts';
 import type { OffRampConfig } from './off-ramps.ts';
 import { name, prefix } from './scalars.ts';
+import { serverName } from './tls.ts';
 
 /** An inclusive range of ports. */
 export interface PortRange {
@@ -33,6 +34,13 @@ export interface RouteConfig {
   readonly protocol: 'tcp' | 'udp' | 'icmp' | null;
   /** Null: any port. Sorted, without overlap. */
   readonly ports: readonly PortRange[] | null;
+  /**
+   * Names that a TLS client asks for; absent: whatever is asked. Such a route takes only streams of an on-ramp
+   * that looks at their hellos, and wins over those without names.
+   */
+  readonly serverNames?: readonly string[];
+  /** Protocols of which a TLS client must offer one; absent: whatever is offered. */
+  readonly alpn?: readonly string[];
   /** Name of the off-ramp. */
   readonly via: string;
   /** As written, else what the off-ramp needs: sockets `stream`, http `http`, all others `none`. */
@@ -69,6 +77,19 @@ export const routeSchema = z
     ports: portsSchema
       .optional()
       .describe('Only flows to these ports: a list of ports and ranges "8000-8100".'),
+    server_name: z
+      .union([serverName, z.array(serverName).min(1).max(10_000)])
+      .optional()
+      .describe(
+        'Only TLS streams whose client asks for one of these names: "app.example", "*.example" (one label), ' +
+          '".example" (any number). Needs an on_ramp with tls.',
+      ),
+    alpn: z
+      .array(z.string().min(1).max(255))
+      .min(1)
+      .max(32)
+      .optional()
+      .describe('Only TLS streams whose client offers one of these protocols. Needs an on_ramp with tls.'),
     via: name.describe('Name of the off-ramp.'),
     upgrade: z
       .enum(['none', 'stream', 'sniff', 'http'])
@@ -99,13 +120,23 @@ export function routeConfig(
     to: input.to ?? null,
     protocol: input.protocol ?? null,
     ports: input.ports ?? null,
+    ...(input.server_name === undefined ? {} : { serverNames: [input.server_name].flat() }),
+    ...(input.alpn === undefined ? {} : { alpn: input.alpn }),
   };
   const upgrade = input.upgrade ?? defaultUpgrade(offRamp);
   return { index, rule: describeRoute(route), ...route, via: input.via, upgrade };
 }
 
 /** What a route is over: everything but where it goes. */
-export type RouteMatch = Pick<RouteConfig, 'account' | 'vnet' | 'onRamp' | 'to' | 'protocol' | 'ports'>;
+export type RouteMatch = Pick<
+  RouteConfig,
+  'account' | 'vnet' | 'onRamp' | 'to' | 'protocol' | 'ports' | 'serverNames' | 'alpn'
+>;
+
+/** True for a route that is chosen by a TLS hello, not by addresses. */
+export function isHelloRoute(route: RouteMatch): boolean {
+  return route.serverNames !== undefined || route.alpn !== undefined;
+}
 
 /** A route's match in words. */
 export function describeRoute(route: RouteMatch): string {
@@ -119,6 +150,8 @@ export function describeRoute(route: RouteMatch): string {
   if (route.protocol !== null)
     words.push(ports === undefined ? route.protocol : `${route.protocol}:${ports}`);
   else if (ports !== undefined) words.push(`ports ${ports}`);
+  if (route.serverNames !== undefined) words.push(`name ${route.serverNames.join(',')}`);
+  if (route.alpn !== undefined) words.push(`alpn ${route.alpn.join(',')}`);
   return words.join(' ');
 }
 
