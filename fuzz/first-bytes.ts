@@ -8,6 +8,12 @@ import assert from 'node:assert/strict';
 import { detectProtocol } from '#protocol/detect/detect.ts';
 import { parseProxyHeader } from '#protocol/proxy-protocol/proxy-protocol.ts';
 import { writeProxyV1, writeProxyV2 } from '#protocol/proxy-protocol/write.ts';
+import {
+  parseSocksCredentials,
+  parseSocksDatagram,
+  parseSocksGreeting,
+  parseSocksRequest,
+} from '#protocol/socks/socks.ts';
 import { parseClientHello } from '#protocol/tls/client-hello.ts';
 
 import { type Chance, type FuzzTarget, fuzzMain } from './fuzz.ts';
@@ -119,10 +125,22 @@ function detectParser(bytes: Uint8Array, offset: number, length: number): number
   return names.indexOf(detectProtocol(bytes, offset, length));
 }
 
+const SOCKS: readonly (readonly [Parser, string])[] = [
+  [parseSocksGreeting, '\x05\x02\x00\x02'],
+  [parseSocksCredentials, '\x01\x03ada\x06secret'],
+  [parseSocksRequest, '\x05\x01\x00\x03\x06a.test\x01\xbb'],
+  [parseSocksRequest, '\x05\x03\x00\x01\x0a\x00\x00\x01\x00\x35'],
+  [parseSocksDatagram, '\x00\x00\x00\x01\x0a\x00\x00\x01\x00\x35hello'],
+];
+
 /** All targets of this file. */
 export const FIRST_BYTES_TARGETS: Readonly<Record<string, FuzzTarget>> = {
   'client-hello': (chance) => checkParser(parseClientHello, chance.mutate(clientHello(chance)), chance),
   'proxy-header': (chance) => checkParser(parseProxyHeader, chance.mutate(proxyHeader(chance)), chance),
+  socks: (chance) => {
+    const [parser, bytes] = chance.pick(SOCKS);
+    checkParser(parser, chance.mutate(Uint8Array.from(Buffer.from(bytes, 'latin1'))), chance);
+  },
   detect: (chance) => {
     const bytes = chance.pick(BEGINNINGS);
     checkParser(detectParser, chance.mutate(Uint8Array.from(Buffer.from(bytes as string))), chance);
