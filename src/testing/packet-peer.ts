@@ -104,6 +104,7 @@ export class SeqpacketPeer implements Completion {
   readonly #scratch: number;
   readonly #onClosed: () => void;
   readonly #poll: number;
+  #isPaused = false;
 
   constructor(io: Io, options: { fd: Fd; scratch: number; onClosed: () => void }) {
     this.#io = io;
@@ -120,8 +121,13 @@ export class SeqpacketPeer implements Completion {
     return this.#io.trySend(this.#fd, this.#scratch, message.length) >= 0;
   }
 
+  /** Reads nothing any more, so that what comes piles up. */
+  pause(): void {
+    this.#isPaused = true;
+  }
+
   onCompletion(): void {
-    while (!this.isClosed) {
+    while (!this.isClosed && !this.#isPaused) {
       const length = this.#io.tryRecv(this.#fd, this.#scratch, MESSAGE_BYTES_MAX);
       if (length === -Errno.EAGAIN) return;
       if (length <= 0) {
