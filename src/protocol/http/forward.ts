@@ -102,7 +102,8 @@ const NOTHING = new Uint8Array(0);
 const CONSTANT_BYTES_MAX = 512;
 
 const Keep = 0;
-const Drop = 1;
+/** What `requestRule` and `responseRule` answer for a field that is left out. */
+export const Drop = 1;
 /** The decision needs more than the kind. */
 const Ask = 2;
 /** Kept, and written afresh. */
@@ -253,6 +254,7 @@ const HOST_NAME = latin1Bytes('Host: ');
 const DATE = latin1Bytes('Date: ');
 const VIA_11 = latin1Bytes('Via: 1.1 ');
 const VIA_10 = latin1Bytes('Via: 1.0 ');
+const VIA_20 = latin1Bytes('Via: 2.0 ');
 const X_FORWARDED_FOR = latin1Bytes('X-Forwarded-For: ');
 const X_FORWARDED_PROTO = latin1Bytes('X-Forwarded-Proto: ');
 const X_FORWARDED_HOST = latin1Bytes('X-Forwarded-Host: ');
@@ -334,7 +336,7 @@ function writeHost(out: Uint8Array, at: number, head: MessageHead, forward: Requ
 }
 
 /** Keep, Drop or Rewrite for field `index` of a request. */
-function requestRule(head: MessageHead, index: number, forward: RequestForward): number {
+export function requestRule(head: MessageHead, index: number, forward: RequestForward): number {
   const marks = head.fields.kinds[index] as number;
   const kind = marks & FieldMark.KindMask;
   let rule = REQUEST_RULES[kind] as number;
@@ -351,7 +353,7 @@ function requestRule(head: MessageHead, index: number, forward: RequestForward):
 }
 
 /** Keep, Drop or Rewrite for field `index` of a response. */
-function responseRule(head: MessageHead, index: number, forward: ResponseForward): number {
+export function responseRule(head: MessageHead, index: number, forward: ResponseForward): number {
   const marks = head.fields.kinds[index] as number;
   const rule = RESPONSE_RULES[marks & FieldMark.KindMask] as number;
   if (rule === Drop || (marks & FieldMark.NamedByConnection) !== 0) return Drop;
@@ -419,7 +421,7 @@ function writeForwarded(out: Uint8Array, at: number, head: MessageHead, forward:
 
 /** Via tells the version in which the message was received (RFC 9110 section 7.6.3). */
 function writeVia(out: Uint8Array, at: number, minorVersion: number, via: Uint8Array): number {
-  let position = put(out, at, minorVersion === 0 ? VIA_10 : VIA_11);
+  let position = put(out, at, minorVersion === 1 ? VIA_11 : minorVersion === 0 ? VIA_10 : VIA_20);
   position = put(out, position, via);
   return put(out, position, END_OF_LINE);
 }
@@ -427,7 +429,7 @@ function writeVia(out: Uint8Array, at: number, minorVersion: number, via: Uint8A
 /**
  * RFC 9110 section 7.6.2: only OPTIONS and TRACE count down; the caller has answered those that came with 0.
  */
-function spendsMaxForwards(head: MessageHead): boolean {
+export function spendsMaxForwards(head: MessageHead): boolean {
   return head.maxForwards > 0 && (head.method === Method.Options || head.method === Method.Trace);
 }
 

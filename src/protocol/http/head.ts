@@ -319,7 +319,7 @@ const METHODS: readonly (readonly [text: Uint8Array, method: Method])[] = [
 ];
 
 /** Methods are case-sensitive (RFC 9110 section 9.1): `get` is another method than `GET`. */
-function methodOf(bytes: Uint8Array, start: number, length: number): Method {
+export function methodOf(bytes: Uint8Array, start: number, length: number): Method {
   for (let i = 0; i < METHODS.length; i++) {
     const [text, method] = METHODS[i] as readonly [Uint8Array, Method];
     if (text.length !== length || text[0] !== bytes[start]) continue;

@@ -95,7 +95,7 @@ export class MessageHead {
   firstField = 0;
   /** Where the empty line begins: behind the last field line. */
   fieldsEnd = 0;
-  /** 0 for HTTP/1.0, 1 for HTTP/1.1. */
+  /** 0 for HTTP/1.0, 1 for HTTP/1.1, 2 for a head that came in HTTP/2. */
   minorVersion = 1;
   /** `HeadFlag` bits. */
   flags = 0;
