@@ -1,3 +1,5 @@
+import { randomInt } from 'node:crypto';
+
 import { assert } from '#base/assert.ts';
 import { DropReason } from '#base/drop-reason.ts';
 import { formatSocketAddress, type SocketAddress } from '#base/ip.ts';
@@ -111,7 +113,7 @@ export class GuePort implements DatagramReceiver {
     this.#options = options;
     this.name = options.name;
     const { io } = host.worker;
-    const seed = Math.floor(Math.random() * 2 ** 32);
+    const seed = randomInt(2 ** 32);
     this.#known = new ContextCache(options.contextsMax ?? CONTEXTS_MAX_DEFAULT, seed);
     this.#configured = new ContextCache(CONFIGURED_MAX, seed);
     this.#refused = new ContextCache(REFUSALS_MAX, seed);
