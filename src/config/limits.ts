@@ -122,6 +122,14 @@ export const LIMITS = Object.freeze({
       'the connection is closed (counter client_timeouts)',
     ],
   ),
+  tlsHandshakeMs: time(
+    [100, 10 * SECOND, 10 * MINUTE],
+    [
+      'a TLS handshake, from its first byte or the connect to its end',
+      'a few round trips over the worst of networks; what waits there costs memory and a descriptor',
+      'the stream ends with client_tls_error or origin_tls_error, a request is answered 502',
+    ],
+  ),
   connectMs: time(
     [10, 10 * SECOND, 10 * MINUTE],
     [

@@ -5,8 +5,8 @@
  *
  * ```
  *  tunnel ─► flow ─┬─ drop · reject · forward ──────────────► (layer 3, cached in the flow table)
- *                  └─ upgrade ─┬─ stream ─┬─ splice ────────► egress ─► end
- *                              │          └─ http ─ request ► egress ─► response ─► end
+ *                  └─ upgrade ─┬─ (tls) ─ stream ─┬─ splice ► egress ─► end
+ *                              │                  └─ http ─ request ► egress ─► response ─► end
  *                              └─ session ────────────────► egress ─► end
  * ```
  * Packet-level hooks (`flow`) are synchronous. Others are awaited only when they return a promise. A hook
@@ -92,6 +92,50 @@ export interface StreamInfo<Extension = unknown> {
   /** Waits as `peek` does, and says what the client speaks. */
   detect(): Promise<FirstBytes>;
 }
+
+/**
+ * A TLS client's first words, before anything is answered. Once per stream of an on-ramp with `tls`, and per stream
+ * that is sniffed and found to be TLS.
+ */
+export interface TlsInfo<Extension = unknown> {
+  readonly context: Context<Extension>;
+  readonly source: Endpoint;
+  readonly destination: Endpoint;
+  /** Off-ramp by the config's routes, those by name included; null when none matches. */
+  readonly route: string | null;
+  /** Name that the client asks for (SNI), lower case; null when it names none. */
+  readonly serverName: string | null;
+  /** Protocols that it offers by ALPN. */
+  readonly alpn: readonly string[];
+  readonly hello: ClientHello;
+  /** What the config alone would do. */
+  readonly byConfig: TlsVerdict['action'];
+}
+
+/**
+ * What becomes of a TLS stream. Undefined: what the config says (`byConfig`). `to` and `via` say where it, or what is
+ * inside it, leaves; absent: by the routes.
+ */
+export type TlsVerdict =
+  /** Ends with an alert. */
+  | { readonly action: 'reject'; readonly reason?: string }
+  /** Moves the records on, unread. */
+  | { readonly action: 'pass'; readonly to?: Target; readonly via?: string }
+  /** Answers with the on-ramp's certificate for the name; then `stream` or `request` decides about what is inside. */
+  | {
+      readonly action: 'terminate';
+      readonly to?: Target;
+      readonly via?: string;
+      readonly upgrade?: TlsInside;
+    }
+  /**
+   * Verifies the server that the client wants to reach, and answers with a certificate minted for it by the on-ramp's
+   * authority.
+   */
+  | { readonly action: 'inspect'; readonly to?: Target; readonly via?: string; readonly upgrade?: TlsInside };
+
+/** What the plaintext of a TLS stream becomes. Absent: what the on-ramp or the route says. */
+export type TlsInside = 'stream' | 'http' | 'sniff';
 
 /** What a client's first bytes are. */
 export interface FirstBytes {
@@ -221,6 +265,8 @@ export interface Hooks<Extension = unknown, App = unknown> {
   /** Once per flow, on its first packet; synchronous. */
   flow?(info: FlowInfo<Extension>): FlowVerdict | undefined;
   stream?(info: StreamInfo<Extension>): Awaitable<StreamVerdict | undefined>;
+  /** Once per TLS client hello that somebody looks at. */
+  tls?(info: TlsInfo<Extension>): Awaitable<TlsVerdict | undefined>;
   session?(info: SessionInfo<Extension>): SessionVerdict | undefined;
   request?(info: RequestInfo<Extension>): Awaitable<RequestVerdict | undefined>;
   response?(info: ResponseInfo<Extension>): Awaitable<ResponseVerdict | undefined>;

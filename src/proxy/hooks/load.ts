@@ -13,6 +13,7 @@ export const HOOK_NAMES = Object.freeze([
   'tunnel',
   'flow',
   'stream',
+  'tls',
   'session',
   'request',
   'response',
@@ -27,7 +28,7 @@ export type HookName = (typeof HOOK_NAMES)[number];
  * Hooks of the design that this version does not call: naming one is an error, for it would silently decide
  * nothing.
  */
-const HOOKS_TO_COME: readonly string[] = Object.freeze(['tls', 'ssh', 'dns']);
+const HOOKS_TO_COME: readonly string[] = Object.freeze(['ssh', 'dns']);
 
 /**
  * Loads the application: the default export of a TypeScript file, whose types Node strips. Inside it,

@@ -19,6 +19,8 @@ import type {
   SessionVerdict,
   StreamInfo,
   StreamVerdict,
+  TlsInfo,
+  TlsVerdict,
   TunnelInfo,
   TunnelVerdict,
 } from './hooks.ts';
@@ -31,6 +33,7 @@ import {
   RESPONSE_VERDICTS,
   SESSION_VERDICTS,
   STREAM_VERDICTS,
+  TLS_VERDICTS,
   TUNNEL_VERDICTS,
   type VerdictTable,
   verdictMistake,
@@ -63,6 +66,7 @@ export class HookRunner {
   readonly tunnel: AsyncHook<TunnelInfo, TunnelVerdict> | null;
   readonly flow: SyncHook<FlowInfo, FlowVerdict> | null;
   readonly stream: AsyncHook<StreamInfo, StreamVerdict> | null;
+  readonly tls: AsyncHook<TlsInfo, TlsVerdict> | null;
   readonly session: SyncHook<SessionInfo, SessionVerdict> | null;
   readonly request: AsyncHook<RequestInfo, RequestVerdict> | null;
   readonly response: AsyncHook<ResponseInfo, ResponseVerdict> | null;
@@ -82,6 +86,7 @@ export class HookRunner {
     this.tunnel = this.#later('tunnel', TUNNEL_VERDICTS);
     this.flow = this.#atOnce('flow', FLOW_VERDICTS);
     this.stream = this.#later('stream', STREAM_VERDICTS);
+    this.tls = this.#later('tls', TLS_VERDICTS);
     this.session = this.#atOnce('session', SESSION_VERDICTS);
     this.request = this.#later('request', REQUEST_VERDICTS);
     this.response = this.#later('response', RESPONSE_VERDICTS);

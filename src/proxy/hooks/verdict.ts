@@ -55,6 +55,17 @@ export const STREAM_VERDICTS: VerdictTable = Object.freeze({
   sniff: throughOffRamp,
 });
 
+const tlsInside: VerdictCheck = (verdict, offRamps) =>
+  throughOffRamp(verdict, offRamps) ?? optional(verdict, 'upgrade', isInside, 'stream, http or sniff');
+
+/** Verdicts of the `tls` hook. */
+export const TLS_VERDICTS: VerdictTable = Object.freeze({
+  reject: reasonOnly,
+  pass: throughOffRamp,
+  terminate: tlsInside,
+  inspect: tlsInside,
+});
+
 /** Verdicts of the `session` hook. */
 export const SESSION_VERDICTS: VerdictTable = Object.freeze({ reject: reasonOnly, relay: throughOffRamp });
 
@@ -193,6 +204,10 @@ function isRedirect(value: unknown): boolean {
 
 function isRejectWith(value: unknown): boolean {
   return value === 'reset' || value === 'prohibited' || value === 'unreachable';
+}
+
+function isInside(value: unknown): boolean {
+  return value === 'stream' || value === 'http' || value === 'sniff';
 }
 
 function isUpgrade(value: unknown): boolean {

@@ -55,6 +55,7 @@ const LIMITS: Limits = {
   icmpIdleMs: 10_000,
   otherIdleMs: 10_000,
   introductionMs: 10_000,
+  tlsHandshakeMs: 10_000,
   connectMs: 10_000,
   sniffMs: 10_000,
   hookMs: 10_000,
