@@ -8,6 +8,7 @@ import { isIpOffRamp } from '#config/off-ramps.ts';
 import type { OnRampConfig } from '#config/on-ramps.ts';
 import type { FlowFilter, FlowSummary, RampStatus } from '#contract/agent.ts';
 import { CloseReason } from '#contract/record.ts';
+import { echoSupport } from '#io/echo-socket.ts';
 import type { Fd } from '#io/io.ts';
 
 import { FlowPipeline } from './flow/pipeline.ts';
@@ -95,6 +96,7 @@ export class IpPlane {
   async open(): Promise<void> {
     const { config, worker } = this.#assembly;
     await this.#openStack();
+    this.#tellEchoSupport();
     this.pipeline.attachUpgrades({
       tcp: this.#stack,
       udp: new SessionUpgrade(worker, this.pipeline, this.#streams.sessions),
@@ -150,6 +152,17 @@ export class IpPlane {
       if (this.#needsStack()) throw error;
       log.warning(`no TCP stack, so flows stay packets: ${(error as Error).message}`);
     }
+  }
+
+  /** Echo to hosts behind plain sockets needs a permission that not everybody has; said once, not per packet. */
+  #tellEchoSupport(): void {
+    const { config, log } = this.#assembly;
+    const isWanted = config.offRamps.some(({ type }) => type === 'sockets');
+    if (!isWanted || echoSupport() !== 'none') return;
+    log.warning(
+      'ICMP echo cannot leave by sockets: neither ping sockets nor raw sockets are permitted; ' +
+        'set net.ipv4.ping_group_range to hold the group of this process, or give it CAP_NET_RAW',
+    );
   }
 
   #needsStack(): boolean {
