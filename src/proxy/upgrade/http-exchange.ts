@@ -906,6 +906,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#dropUpstream();
     this.#up.abandon();
     this.#phase = Phase.Answering;
+    this.#responsePhase = Response.Awaited;
     this.#responded = true;
     // What is left of the request cannot be told from the next one without reading it.
     if (!requestDone || engine.draining) this.#closing = true;

@@ -243,7 +243,7 @@ export class HttpEngine implements StreamHandler, SocketWorld, Completion {
     if (tag === TAG_STARVED) {
       const sockets = this.#starved.splice(0);
       for (const { exchange, serial } of this.#waiting.splice(0)) exchange.onSlot(serial);
-      for (const socket of sockets) socket.receive();
+      for (const socket of sockets) if (socket.inSlot < 0) socket.receive();
       return;
     }
     if (tag !== TAG_SWEEP || !this.#sweeping) return;
