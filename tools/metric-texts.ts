@@ -45,4 +45,10 @@ export const METRIC_TEXT: Readonly<Record<keyof typeof Counter, string>> = Objec
   StreamsRefused:
     'connections closed before they were streams: ' +
     'a wrong PROXY header or greeting, no right, a full listener',
+  TlsAccepted: 'TLS handshakes with clients that were completed, those of inspection included',
+  TlsAcceptErrors: 'TLS handshakes with clients that failed',
+  TlsPassed: 'TLS streams passed on unread',
+  TlsInspected: 'TLS streams whose client was shown a minted certificate',
+  TlsConnected: 'TLS handshakes with upstreams that were completed',
+  TlsConnectErrors: 'TLS handshakes with upstreams that failed, certificates that did not verify included',
 });

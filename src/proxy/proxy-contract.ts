@@ -93,6 +93,7 @@ export interface Limits {
   readonly icmpIdleMs: number;
   readonly otherIdleMs: number;
   readonly introductionMs: number;
+  readonly tlsHandshakeMs: number;
   readonly connectMs: number;
   readonly sniffMs: number;
   readonly hookMs: number;
@@ -164,6 +165,10 @@ export interface InboundStream {
   readonly wish: 'stream' | 'http' | 'sniff';
   /** The config's on-ramp or route that led here, in words, for the record. */
   readonly rule: string;
+  /** Where it leaves, when nothing decides later; absent: where the off-ramp or the destination says. */
+  readonly target?: Target;
+  /** What its connections get on their way out, in place of what the off-ramp says. Absent: that. */
+  readonly secure?: SecureUpgrade;
   /** What a proxy in front, or TLS at this node, says of the client's side. Absent: nothing. */
   readonly facts?: StreamFacts;
   /** The client waits for an answer before it sends its own bytes (SOCKS, CONNECT). Absent: it does not. */
@@ -207,6 +212,19 @@ export interface TargetGuard {
   refuse(address: Uint8Array, port: number): string | null;
 }
 
+/** TLS that a connection gets when it is connected. */
+export interface SecureUpgrade {
+  /** Part of pool keys: everything in which two of them may differ (name, trust, certificate, pins). */
+  readonly key: string;
+  /** A connection that fits the plan and is secured already; the caller owns it. Null when there is none. */
+  take?(plan: DialPlan): Fd | null;
+  /**
+   * Takes the descriptor over and resolves with that of the plaintext, which the caller owns. Rejects with
+   * `RampartError` RAMP_TLS or RAMP_TIMEOUT, side `upstream`; then the connection is closed.
+   */
+  secure(fd: Fd, target: Target): Promise<Fd>;
+}
+
 /**
  * Where a stream or request leaves: after routes and the `egress` hook. Equal keys may share pooled
  * connections.
@@ -232,6 +250,8 @@ export interface DialPlan {
   readonly reusable: boolean;
   /** Addresses that the target's name may lead to. Absent: any. */
   readonly guard?: TargetGuard;
+  /** Absent: bytes leave as they are. */
+  readonly secure?: SecureUpgrade;
   /** What a PROXY header says before the first byte, for an off-ramp that sends one. */
   readonly announce?: Announcement;
 }
@@ -257,6 +277,8 @@ export interface DialRequest {
   readonly via: string | null;
   readonly facts?: StreamFacts;
   readonly guard?: TargetGuard;
+  /** In place of what the off-ramp says. */
+  readonly secure?: SecureUpgrade;
 }
 
 /** A refusal by policy: the `egress` hook's or that no route exists. */
@@ -304,6 +326,8 @@ export interface SessionRequest {
   readonly destination: Endpoint;
   readonly route: string | null;
   readonly rule: string;
+  /** Which addresses a target's name may lead to. Absent: any. */
+  readonly guard?: TargetGuard;
 }
 
 /** Opens UDP sessions by an off-ramp, after the `session` and `egress` hooks. */

@@ -44,6 +44,12 @@ export const Counter = Object.freeze({
   UpstreamAborts: 37,
   TraceDropped: 38,
   StreamsRefused: 39,
+  TlsAccepted: 40,
+  TlsAcceptErrors: 41,
+  TlsPassed: 42,
+  TlsInspected: 43,
+  TlsConnected: 44,
+  TlsConnectErrors: 45,
 } as const);
 
 /** Number of slots in `Stats.counters`, with room to grow. */

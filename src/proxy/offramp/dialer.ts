@@ -61,10 +61,13 @@ export class OffRampDialer implements Dialer {
     const { counters } = this.#worker.stats;
     counters[Counter.UpstreamConnects] = (counters[Counter.UpstreamConnects] as number) + 1;
     try {
-      const fd = await offRamp.connect(plan);
+      const ready = plan.secure?.take?.(plan) ?? null;
+      if (ready !== null) return ready;
+      let fd = await offRamp.connect(plan);
       if (plan.announce !== undefined && offRamp.proxyHeader) {
         announce(this.#worker, fd, offRamp.proxyHeader, plan.announce);
       }
+      if (plan.secure !== undefined) fd = await plan.secure.secure(fd, plan.target);
       const tracer = this.#worker.tracer;
       if (tracer.enabled) {
         tracer.emit({
@@ -112,15 +115,18 @@ export class OffRampDialer implements Dialer {
     const { guard } = request;
     const announced = offRamp.proxyHeader ? announcementOf(request, offRamp.proxyHeader.context) : null;
     const client = announced === null ? '' : clientKey(request);
+    const secure = request.secure ?? offRamp.secure ?? null;
+    const secured = secure === null ? '' : ` ${secure.key}`;
     const guarded = guard === undefined ? '' : ` ${guard.key}`;
     return {
       via: offRamp.name,
       target,
       key:
         `${request.network} ${offRamp.name} ${target.host} ${target.port} ` +
-        `${source?.address ?? ''}${client}${guarded}`,
+        `${source?.address ?? ''}${client}${guarded}${secured}`,
       ...(announced === null ? {} : { announce: announced }),
       ...(guard === undefined ? {} : { guard }),
+      ...(secure === null ? {} : { secure }),
       source,
       context: request.context,
       network: request.network,

@@ -7,7 +7,7 @@ import type { Target } from '#contract/context.ts';
 import type { SendProxyHeader } from '#config/off-ramps.ts';
 import type { Fd } from '#io/io.ts';
 
-import type { DialPlan } from '#proxy/proxy-contract.ts';
+import type { DialPlan, SecureUpgrade } from '#proxy/proxy-contract.ts';
 
 /** An off-ramp that can open a stream. */
 export interface StreamOffRamp {
@@ -25,6 +25,8 @@ export interface StreamOffRamp {
    * client's alone.
    */
   readonly proxyHeader?: SendProxyHeader | null;
+  /** TLS that its connections get; absent: none. */
+  readonly secure?: SecureUpgrade | null;
   /**
    * Opens a connected, non-blocking stream; the caller owns it.
    * Rejects with `RampartError` RAMP_CONNECT, RAMP_TIMEOUT or RAMP_NO_DESCRIPTORS, side `upstream`.

@@ -2,7 +2,7 @@ import { assert } from '#base/assert.ts';
 import type { SendProxyHeader } from '#config/off-ramps.ts';
 import type { Target } from '#contract/context.ts';
 import type { Fd } from '#io/io.ts';
-import type { DialPlan, Worker } from '#proxy/proxy-contract.ts';
+import type { DialPlan, SecureUpgrade, Worker } from '#proxy/proxy-contract.ts';
 
 import type { StreamOffRamp } from './offramp.ts';
 import { type Resolver, SocketOffRamp } from './socket-off-ramp.ts';
@@ -16,6 +16,7 @@ export class OriginOffRamp implements StreamOffRamp {
   readonly origin: Target;
   readonly keepsSource = false;
   readonly proxyHeader: SendProxyHeader | null;
+  readonly secure: SecureUpgrade | null;
   readonly #sockets: SocketOffRamp;
   readonly #origins: readonly Target[];
   #next = 0;
@@ -27,11 +28,13 @@ export class OriginOffRamp implements StreamOffRamp {
       origins: readonly Target[];
       resolver?: Resolver;
       proxyHeader?: SendProxyHeader | null;
+      secure?: SecureUpgrade | null;
     },
   ) {
     assert(options.origins.length > 0);
     this.name = options.name;
     this.proxyHeader = options.proxyHeader ?? null;
+    this.secure = options.secure ?? null;
     this.origin = options.origins[0] as Target;
     this.#origins = options.origins;
     this.#sockets = new SocketOffRamp(worker, options);

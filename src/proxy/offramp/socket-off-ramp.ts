@@ -5,7 +5,7 @@ import { parseIp, type SocketAddress } from '#base/ip.ts';
 import type { SendProxyHeader } from '#config/off-ramps.ts';
 import type { Target } from '#contract/context.ts';
 import { type Completion, Errno, type Fd, type Io, type OperationId } from '#io/io.ts';
-import type { DialPlan, Worker } from '#proxy/proxy-contract.ts';
+import type { DialPlan, SecureUpgrade, Worker } from '#proxy/proxy-contract.ts';
 
 import type { StreamOffRamp } from './offramp.ts';
 
@@ -26,6 +26,7 @@ export class SocketOffRamp implements StreamOffRamp {
   readonly origin: Target | null;
   readonly keepsSource = false;
   readonly proxyHeader: SendProxyHeader | null;
+  readonly secure: SecureUpgrade | null;
   readonly #worker: Worker;
   readonly #source: string | null;
   readonly #resolver: Resolver;
@@ -39,10 +40,12 @@ export class SocketOffRamp implements StreamOffRamp {
       source?: string | null;
       resolver?: Resolver;
       proxyHeader?: SendProxyHeader | null;
+      secure?: SecureUpgrade | null;
     },
   ) {
     this.name = options.name;
     this.proxyHeader = options.proxyHeader ?? null;
+    this.secure = options.secure ?? null;
     this.origin = options.origin ?? null;
     this.#worker = worker;
     this.#source = options.source ?? null;

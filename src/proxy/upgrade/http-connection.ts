@@ -29,6 +29,8 @@ const LINGER_BYTES_MAX = 1024 * 1024;
 export class HttpConnection extends HttpSocket {
   readonly engine: HttpEngine;
   readonly stream: InboundStream;
+  /** The client came by TLS, to this node or to a proxy in front that is believed. */
+  readonly isSecure: boolean;
   /** Address of the client as X-Forwarded-For has it. */
   readonly clientAddress: Uint8Array;
   exchange: HttpExchange | null = null;
@@ -52,6 +54,7 @@ export class HttpConnection extends HttpSocket {
     super(engine, stream.fd);
     this.engine = engine;
     this.stream = stream;
+    this.isSecure = stream.facts?.tls?.encrypted === true;
     this.clientAddress = latin1Bytes(stream.source.address);
     this.since = engine.io.now();
   }

@@ -59,6 +59,9 @@ const INTERIM_MAX = 32;
 /** Tries to get a slot, some 10 ms apart, before an exchange gives up: all may be held by others that wait too. */
 const SLOT_TRIES_MAX = 100;
 const NO_BYTES = new Uint8Array(0);
+/** Values of X-Forwarded-Proto. */
+const HTTP = latin1Bytes('http');
+const HTTPS = latin1Bytes('https');
 
 /** One request and its response, from the first byte of the one to the last of the other. Reused. */
 export class HttpExchange implements UpstreamUser, PumpOwner {
@@ -299,16 +302,17 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       this.#connect();
       return;
     }
-    const { context, network, flow, source, destination, route, facts, guard } = connection.stream;
+    const { context, network, flow, source, destination, route, facts, guard, secure } = connection.stream;
     const plan = this.#engine.options.dialer.plan({
       ...(facts === undefined ? {} : { facts }),
       ...(guard === undefined ? {} : { guard }),
+      ...(secure === undefined || ownWay ? {} : { secure }),
       context,
       network,
       flow,
       layer: 'http',
       source,
-      target: verdict?.to ?? null,
+      target: verdict?.to ?? connection.stream.target ?? null,
       destination,
       via: verdict?.via ?? route,
     });
@@ -437,6 +441,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#upgrading = (request.flags & HeadFlag.UpgradeForwardable) !== 0 && framing === BodyFraming.None;
     forward.via = engine.via;
     forward.clientAddress = options.addForwarded === false ? NO_BYTES : connection.clientAddress;
+    forward.protocol = connection.isSecure ? HTTPS : HTTP;
     forward.trustForwarded = options.trustForwarded === true;
     forward.upgrade = this.#upgrading;
     forward.expectContinue = (request.flags & HeadFlag.ExpectContinue) !== 0 && framing !== BodyFraming.None;

@@ -1,4 +1,5 @@
 import type { Context, Endpoint } from '#contract/context.ts';
+import type { StreamFacts } from '#proxy/proxy-contract.ts';
 import type { Fields, RequestInfo, ResponseInfo } from '#proxy/hooks/hooks.ts';
 import { FieldEdits } from '#protocol/http/edits.ts';
 import { type FieldSection, lowerCaseBytes } from '#protocol/http/fields.ts';
@@ -70,6 +71,7 @@ export interface RequestOrigin {
   readonly context: Context;
   readonly source: Endpoint;
   readonly destination: Endpoint;
+  readonly facts?: StreamFacts;
 }
 
 /** One request as a hook sees it. */
@@ -89,7 +91,7 @@ export class HookRequest implements RequestInfo {
     this.source = origin.source;
     this.destination = origin.destination;
     this.method = head.methodText;
-    this.scheme = head.targetIsSecure ? 'https' : 'http';
+    this.scheme = head.targetIsSecure || origin.facts?.tls?.encrypted === true ? 'https' : 'http';
     this.authority = head.authority.toLowerCase();
     this.path = forwardedPath(head);
     this.fields = new MessageFields(head.fields);

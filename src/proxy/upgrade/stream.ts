@@ -259,16 +259,17 @@ class StreamCarrier implements Completion, RelayOwner {
   }
 
   #splice(where: { to?: { host: string; port: number }; via?: string }): void {
-    const { context, network, flow, source, destination, route, facts, guard } = this.#stream;
+    const { context, network, flow, source, destination, route, facts, guard, secure } = this.#stream;
     const plan = this.#dispatcher.options.dialer.plan({
       ...(facts === undefined ? {} : { facts }),
       ...(guard === undefined ? {} : { guard }),
+      ...(secure === undefined || where.to !== undefined || where.via !== undefined ? {} : { secure }),
       context,
       network,
       flow,
       layer: 'tcp',
       source,
-      target: where.to ?? null,
+      target: where.to ?? this.#stream.target ?? null,
       destination,
       via: where.via ?? route,
     });
