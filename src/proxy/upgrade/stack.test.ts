@@ -260,9 +260,10 @@ test('a narrow link behind the client is found by its ICMP errors', {
   const world = await start(t);
   await startServer(world);
   const { namespace: router } = await addClient(world);
+  const middle = await openPrivateNamespace();
   const behind = await openPrivateNamespace();
-  world.namespaces.push(behind);
-  await connectNarrowly(router, behind);
+  world.namespaces.push(middle, behind);
+  await connectNarrowly(router, middle, behind);
   for (const address of ['203.0.113.9', '2001:db8::9']) {
     const errors = world.host.worker.stats.counters[Counter.IcmpErrorsTranslated] as number;
     const result = await runBulk(behind, address, 8080);
@@ -273,41 +274,67 @@ test('a narrow link behind the client is found by its ICMP errors', {
 });
 
 /**
- * Behind the client's namespace, another one over a link that is narrower towards it than either end knows.
+ * Behind the client's namespace, another one over a link that is narrower than either end knows. A veth pair
+ * silently drops what is longer than its other end takes, so both ends of the narrow one have the same MTU.
  *
  * ```
- *   stack … tun0 (1500) router veth (1300) ──► (1500) behind
+ *   stack … tun0 (1500) router (1300) ── (1300) middle (1500) ── (1500) behind
  * ```
  */
-async function connectNarrowly(router: PrivateNamespace, behind: PrivateNamespace): Promise<void> {
-  const peerNamespaceFd = openSync(behind.path, 'r');
-  router.run(() => {
-    const route = new RouteSocket();
-    route.createVeth({ name: 'down', peerName: 'up', mtu: 1500, peerNamespaceFd });
-    route.changeLink(route.linkIndex('down'), { mtu: 1300, up: true });
-    route.close();
-  });
-  closeSync(peerNamespaceFd);
-  behind.run(() => {
-    const route = new RouteSocket();
-    route.changeLink(route.linkIndex('up'), { up: true });
-    route.close();
-  });
+async function connectNarrowly(
+  router: PrivateNamespace,
+  middle: PrivateNamespace,
+  behind: PrivateNamespace,
+): Promise<void> {
+  link(router, middle, { name: 'narrow', mtu: 1300 });
+  link(middle, behind, { name: 'wide', mtu: 1500 });
+  const forwarding = { 'net.ipv4.ip_forward': 1, 'net.ipv6.conf.all.forwarding': 1 };
   await router.configure({
-    sysctls: { 'net.ipv4.ip_forward': 1, 'net.ipv6.conf.all.forwarding': 1 },
+    sysctls: forwarding,
+    addresses: ['10.0.7.1/24', 'fd00:7::1/64'].map((address) => ({ device: 'narrow', address })),
+    routes: [
+      { destination: '10.0.8.0/24', device: 'narrow', gateway: '10.0.7.2' },
+      { destination: 'fd00:8::/64', device: 'narrow', gateway: 'fd00:7::2' },
+    ],
+  });
+  await middle.configure({
+    sysctls: forwarding,
     addresses: [
-      { device: 'down', address: '10.0.7.1/24' },
-      { device: 'down', address: 'fd00:7::1/64' },
+      ...['10.0.7.2/24', 'fd00:7::2/64'].map((address) => ({ device: 'narrow-up', address })),
+      ...['10.0.8.1/24', 'fd00:8::1/64'].map((address) => ({ device: 'wide', address })),
+    ],
+    routes: [
+      { destination: '0.0.0.0/0', device: 'narrow-up', gateway: '10.0.7.1' },
+      { destination: '::/0', device: 'narrow-up', gateway: 'fd00:7::1' },
     ],
   });
   await behind.configure({
-    addresses: [
-      { device: 'up', address: '10.0.7.2/24' },
-      { device: 'up', address: 'fd00:7::2/64' },
-    ],
+    addresses: ['10.0.8.2/24', 'fd00:8::2/64'].map((address) => ({ device: 'wide-up', address })),
     routes: [
-      { destination: '0.0.0.0/0', device: 'up', gateway: '10.0.7.1' },
-      { destination: '::/0', device: 'up', gateway: 'fd00:7::1' },
+      { destination: '0.0.0.0/0', device: 'wide-up', gateway: '10.0.8.1' },
+      { destination: '::/0', device: 'wide-up', gateway: 'fd00:8::1' },
     ],
+  });
+}
+
+/** A link `name` from one namespace down to another, which calls it `name-up`. */
+function link(
+  from: PrivateNamespace,
+  to: PrivateNamespace,
+  { name, mtu }: { readonly name: string; readonly mtu: number },
+): void {
+  const peerName = `${name}-up`;
+  const peerNamespaceFd = openSync(to.path, 'r');
+  from.run(() => {
+    const route = new RouteSocket();
+    route.createVeth({ name, peerName, mtu, peerNamespaceFd });
+    route.changeLink(route.linkIndex(name), { mtu, up: true });
+    route.close();
+  });
+  closeSync(peerNamespaceFd);
+  to.run(() => {
+    const route = new RouteSocket();
+    route.changeLink(route.linkIndex(peerName), { mtu, up: true });
+    route.close();
   });
 }
