@@ -199,7 +199,7 @@ export function lacking(benchmark: Benchmark): string | null {
 }
 
 function onPath(program: string): boolean {
-  const folders = [...(process.env['PATH'] ?? '').split(':'), '/usr/sbin', '/sbin'];
+  const folders = [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/sbin'];
   return folders.some((folder) => existsSync(`${folder}/${program}`));
 }
 

@@ -15,8 +15,14 @@ const TEST_GLOBS = [
   'examples/**/*.test.ts',
 ];
 // Two files at a time even on two cores: many tests wait for sockets. More would make the slow ones miss
-// their limits.
-const TEST_FLAGS = ['--test', '--test-concurrency=2', '--test-timeout=240000', '--test-reporter=spec'];
+// their limits. A test that hangs fails after two minutes, a file whose process does not end by the watchdog.
+const TEST_FLAGS = [
+  `--import=${new URL('../tools/test-watchdog.ts', import.meta.url).href}`,
+  '--test',
+  '--test-concurrency=2',
+  '--test-timeout=120000',
+  '--test-reporter=spec',
+];
 
 const TYPESCRIPT = 'node_modules/typescript/bin/tsc';
 // The binary itself: its wrapper package asks for binaries of systems that Rampart does not run on.
