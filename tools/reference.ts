@@ -10,17 +10,16 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
+import { METRICS, NETWORKS_MAX, OTHER } from '#agent/metrics-page.ts';
 import { DROP_REASON_TEXT, DropReason, dropReasonName } from '#base/drop-reason.ts';
 import { ERROR_CODES } from '#base/error.ts';
 import { documentedProgram } from '#cli/cli.ts';
 import { configReference } from '#config/reference.ts';
 import { configJsonSchema } from '#config/schema.ts';
 import { HTTP_FAULT_FACTS, HttpFault } from '#protocol/http/fault.ts';
-import { Counter } from '#proxy/stats.ts';
 
 import { cliPage } from './cli-page.ts';
 import { type Declaration, declarationsOf, frontComment } from './declarations.ts';
-import { METRIC_TEXT } from './metric-texts.ts';
 import { type SavedResults, speedTable } from './speed-table.ts';
 
 /** One generated page; a name that does not end in `.md` makes a file without the standard opening. */
@@ -41,7 +40,7 @@ export const PAGES: readonly Page[] = [
   { file: 'errors.md', source: 'src/base/error.ts', make: errors },
   { file: 'drop-reasons.md', source: 'src/base/drop-reason.ts', make: dropReasons },
   { file: 'http-faults.md', source: 'src/protocol/http/fault.ts', make: httpFaults },
-  { file: 'metrics.md', source: 'src/proxy/stats.ts', make: metrics },
+  { file: 'metrics.md', source: 'src/agent/metrics-page.ts', make: metrics },
   {
     file: 'config.schema.json',
     source: 'src/config/schema.ts',
@@ -115,17 +114,22 @@ ${rows.join('\n')}`;
 }
 
 function metrics(): string {
-  const rows = Object.keys(Counter).map((name) => {
-    const metric = name.replace(/(?!^)[A-Z]/g, '_$&').toLowerCase();
-    return `| \`${metric}\` | ${cell(METRIC_TEXT[name as keyof typeof METRIC_TEXT])} |`;
+  const rows = METRICS.map(({ name, type, labels, text }) => {
+    const written = labels.length === 0 ? name : `${name}{${labels.join(',')}}`;
+    return `| \`${written}\` | ${type} | ${cell(text)} |`;
   });
   return `# Metrics
 
-Counters of one worker since its start. They only rise. Dropped packets are counted by reason besides, see
-[drop reasons](drop-reasons.md).
+What \`telemetry.metrics\` serves, in the text format of Prometheus. Counters count since the start and only
+rise. \`rampart top\` and the control socket show the counters without \`rampart_\` and \`_total\`. The reasons
+of \`rampart_drops_total\` are the [drop reasons](drop-reasons.md).
 
-| counter | what it counts |
-| --- | --- |
+Labels are bounded: on-ramps and off-ramps are those of the config; of the networks the first ${NETWORKS_MAX}
+that something ended in have labels of their own, and all others together are the account \`${OTHER}\`, which is
+no valid name of an account.
+
+| metric | type | meaning |
+| --- | --- | --- |
 ${rows.join('\n')}`;
 }
 

@@ -6,5 +6,8 @@
  * request is `{ "id": 1, "ask": "status" }`; its answer has the same id. `watch` answers with any number of
  * lines until the connection ends. Files: `messages.ts` (the lines), `server.ts`, `client.ts`, `filter.ts`
  * (which events a watcher wants), `socket-path.ts`.
+ *
+ * Beside it, metrics for Prometheus over HTTP: `metrics-server.ts`, `metrics-page.ts` (the text format),
+ * `metric-texts.ts` (what each counter counts).
  */
 export {};

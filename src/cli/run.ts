@@ -1,3 +1,4 @@
+import type { MetricsServer } from '#agent/metrics-server.ts';
 import { AgentServer } from '#agent/server.ts';
 import { ownSocketPath } from '#agent/socket-path.ts';
 import { createLog, type Log } from '#base/log.ts';
@@ -30,14 +31,22 @@ export async function run(
   const { startProxy } = await import('#proxy/proxy.ts');
   const proxy = await startProxy(config, { log });
   let agent: AgentServer | null = null;
+  let metrics: MetricsServer | null = null;
   try {
     agent = await openAgent(options.socket ?? config.telemetry.control, proxy, log);
+    if (config.telemetry.metrics !== null) {
+      // Only who asks for metrics pays for loading an HTTP server.
+      const { MetricsServer } = await import('#agent/metrics-server.ts');
+      metrics = await MetricsServer.listen(config.telemetry.metrics, proxy);
+      log.info('metrics open', { where: `http://${metrics.where}/metrics` });
+    }
     if (config.telemetry.trace) traceToLog(proxy, terminal);
     announce(config, proxy, { log, control: agent?.path ?? null });
     await untilSignal(log);
   } finally {
     await proxy.stop();
     await agent?.close();
+    await metrics?.close();
   }
   log.info('stopped');
   return ExitCode.Ok;

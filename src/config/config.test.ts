@@ -30,7 +30,13 @@ test('the smallest config is complete with defaults', () => {
   assert.equal(config.io, 'auto');
   assert.equal(config.hooks, null);
   assert.equal(config.limits.connectMs, 10_000);
-  assert.deepEqual(config.telemetry, { control: undefined, log: 'text', records: false, trace: false });
+  assert.deepEqual(config.telemetry, {
+    control: undefined,
+    log: 'text',
+    records: false,
+    trace: false,
+    metrics: null,
+  });
   const [web] = config.onRamps;
   assert.ok(web?.type === 'tcp');
   assert.equal(`${web.context.account}/${web.context.vnet}`, 'default/default');

@@ -1,6 +1,6 @@
 import * as z from 'zod';
 
-import { controlAddress } from './scalars.ts';
+import { controlAddress, type IpSocketAddress, ipListenAddress } from './scalars.ts';
 
 /** What Rampart tells about itself, and where. */
 export interface TelemetryConfig {
@@ -12,6 +12,8 @@ export interface TelemetryConfig {
   readonly records: boolean;
   /** The live trace goes to the log from the start. */
   readonly trace: boolean;
+  /** Where metrics are served for Prometheus; null: nowhere. */
+  readonly metrics: IpSocketAddress | null;
 }
 
 /** The `telemetry` key. */
@@ -26,10 +28,22 @@ export const telemetrySchema = z
     log: z.enum(['text', 'json']).default('text').describe('Form of the log on standard error.'),
     records: z.boolean().default(false).describe('Log a line for every flow, stream and request that ended.'),
     trace: z.boolean().default(false).describe('Log the live trace from the start. Costs speed.'),
+    metrics: ipListenAddress
+      .optional()
+      .describe(
+        'Address and port where GET /metrics answers in the text format of Prometheus. It has no access ' +
+          'control of its own, so give it an address that only the collector reaches. Default: none.',
+      ),
   })
-  .describe('Log, records, trace and control socket.');
+  .describe('Log, records, trace, metrics and control socket.');
 
 /** The typed value. */
 export function telemetryConfig(input: z.output<typeof telemetrySchema>): TelemetryConfig {
-  return { control: input.control?.path, log: input.log, records: input.records, trace: input.trace };
+  return {
+    control: input.control?.path,
+    log: input.log,
+    records: input.records,
+    trace: input.trace,
+    metrics: input.metrics ?? null,
+  };
 }

@@ -14,6 +14,7 @@ import {
   type TraceWatch,
   type TraceWatcher,
 } from '#contract/agent.ts';
+import type { MetricsSnapshot, MetricsSource } from '#contract/metrics.ts';
 import { formatPrefix, formatSocketAddress } from '#base/ip.ts';
 import { packageVersion } from '#base/version.ts';
 
@@ -34,7 +35,7 @@ const COUNTER_NAMES: readonly (readonly [name: string, index: number])[] = Objec
 );
 
 /** What the control socket asks, answered from the running parts. All of it is cold path. */
-export class AgentView implements AgentSource {
+export class AgentView implements AgentSource, MetricsSource {
   draining = false;
   readonly #of: Assembly;
   readonly #startedAt = Date.now();
@@ -77,6 +78,30 @@ export class AgentView implements AgentSource {
       counters: Object.fromEntries(COUNTER_NAMES.map(([name, index]) => [name, counters[index] as number])),
       drops: dropped,
       networks: this.#networks(),
+    };
+  }
+
+  metrics(): MetricsSnapshot {
+    const { worker } = this.#of;
+    const { counters, drops } = worker.stats;
+    const { packets, streams } = worker;
+    return {
+      counters,
+      drops,
+      networks: (worker.records as Records).totals,
+      live: {
+        flows: (counters[Counter.FlowsOpened] as number) - (counters[Counter.FlowsClosed] as number),
+        tunnels: (counters[Counter.TunnelsOpened] as number) - (counters[Counter.TunnelsClosed] as number),
+        streams: this.#streams?.dispatcher.count ?? 0,
+        sessions: this.#streams?.sessions.count ?? 0,
+        httpConnections: this.#streams?.http.count ?? 0,
+        requests: this.#streams?.http.requestCount ?? 0,
+      },
+      buffers: [
+        { pool: 'packets', inUse: packets.inUse, count: packets.count },
+        { pool: 'streams', inUse: streams.inUse, count: streams.count },
+      ],
+      status: this.status(),
     };
   }
 

@@ -13,6 +13,7 @@
 import type { Log } from '#base/log.ts';
 import type { Config } from '#config/config.ts';
 import type { AgentSource } from '#contract/agent.ts';
+import type { MetricsSource } from '#contract/metrics.ts';
 import type { FlowRecord } from '#contract/record.ts';
 import { openEngine } from '#io/engine.ts';
 import type { Io } from '#io/io.ts';
@@ -42,7 +43,7 @@ export interface ProxyOptions {
 }
 
 /** A data plane at work. */
-export interface RunningProxy extends AgentSource {
+export interface RunningProxy extends AgentSource, MetricsSource {
   /**
    * Ends it: no new flow is taken, what is under way ends with the reason `shutdown`, everything is closed.
    */

@@ -139,6 +139,13 @@ export class HttpEngine implements StreamHandler, SocketWorld, Completion {
     return this.#connections.size + this.tunnels.size;
   }
 
+  /** Requests under way. Looks at every connection: for metrics, not for every request. */
+  get requestCount(): number {
+    let count = 0;
+    for (const connection of this.#connections) if (connection.exchange !== null) count++;
+    return count;
+  }
+
   onStream(stream: InboundStream, prefixOffset: number, prefixLength: number): void {
     const connection = new HttpConnection(this, stream);
     this.#connections.add(connection);

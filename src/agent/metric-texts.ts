@@ -1,7 +1,7 @@
 /** What each counter of `src/proxy/stats.ts` counts. A counter without a text does not compile. */
 import type { Counter } from '#proxy/stats.ts';
 
-/** One sentence per counter, for docs/reference/metrics.md. */
+/** One sentence per counter, for the metrics page and docs/reference/metrics.md. */
 export const METRIC_TEXT: Readonly<Record<keyof typeof Counter, string>> = Object.freeze({
   PacketsIn: 'IP packets that came in by tunnels and devices; a segmentation-offloaded one counts once',
   BytesIn: 'bytes of these packets, IP headers included',
