@@ -28,15 +28,17 @@ export interface AuthorityPem {
 }
 
 const HOUR_MS = 3_600_000;
-/** Minted certificates are valid for a week, which no client finds too long, from an hour ago: clocks differ. */
+/**
+ * Minted certificates are valid for a week, which no client finds too long, from an hour ago: clocks differ.
+ */
 const VALID_MS = 7 * 24 * HOUR_MS;
 const LEAF_ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
 /** The subject's common name has at most 64 characters (RFC 5280 appendix A.1, ub-common-name). */
 const COMMON_NAME_MAX = 64;
 
 /**
- * Makes certificates for servers by an authority's key. All of them have one key, made when the minter is opened and
- * known to this process alone, so minting is one signature.
+ * Makes certificates for servers by an authority's key. All of them have one key, made when the minter is
+ * opened and known to this process alone, so minting is one signature.
  */
 export class CertificateMinter {
   /** Key of all minted certificates, PEM. */
@@ -58,7 +60,9 @@ export class CertificateMinter {
     this.key = leaf.pem;
   }
 
-  /** @throws RampartError RAMP_CERTIFICATE when it is no authority, or its key is another one's or of no use. */
+  /**
+   * @throws RampartError RAMP_CERTIFICATE when it is no authority, or its key is another one's or of no use.
+   */
   static async open(pem: AuthorityPem): Promise<CertificateMinter> {
     try {
       const certificate = new X509Certificate(pem.certificate);
@@ -82,7 +86,10 @@ export class CertificateMinter {
     }
   }
 
-  /** A certificate for one host name or address, with the authority's behind it, PEM. `now` is Unix milliseconds. */
+  /**
+   * A certificate for one host name or address, with the authority's behind it, PEM. `now` is Unix
+   * milliseconds.
+   */
   async mint(name: string, now: number): Promise<string> {
     const isAddress = parseIp(name) !== null;
     const leaf = await X509CertificateGenerator.create({

@@ -36,8 +36,8 @@ export function publicKeyPin(der: Uint8Array): string {
 }
 
 /**
- * Node writes alternative names as `KIND:value` joined by commas, and quotes as JSON what could be taken for more
- * than one.
+ * Node writes alternative names as `KIND:value` joined by commas, and quotes as JSON what could be taken for
+ * more than one.
  */
 function alternativeNames(certificate: X509Certificate, kind: string): string[] {
   const text = certificate.subjectAltName;

@@ -1,5 +1,6 @@
 /**
- * PROXY headers between Rampart and programs that it did not write, on a host of their own so that ports are free.
+ * PROXY headers between Rampart and programs that it did not write, on a host of their own so that ports are
+ * free.
  *
  *   curl --haproxy-protocol ──────────────┐
  *   curl ──► HAProxy (v1, v2, TLS TLVs) ──┼─► :9000 rampart ──► origin, or

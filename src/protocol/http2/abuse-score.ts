@@ -2,7 +2,9 @@
 export const AbuseCost = Object.freeze({
   /** The peer took back a stream that was being worked on: rapid reset (RFC 9113 section 10.5). */
   StreamReset: 4,
-  /** The peer made this side reset a stream, by which it gets the same work for as little ("MadeYouReset"). */
+  /**
+   * The peer made this side reset a stream, by which it gets the same work for as little ("MadeYouReset").
+   */
   StreamFault: 4,
   /** More streams at once than allowed. */
   StreamRefused: 4,
@@ -24,8 +26,9 @@ const POINTS_MAX = 1000;
 const POINTS_PER_SECOND = 200;
 
 /**
- * One budget for everything odd that the peer of a connection does, whatever frames it does it with. It is spent by
- * `AbuseCost` and comes back with time; who has none left loses the connection with ENHANCE_YOUR_CALM.
+ * One budget for everything odd that the peer of a connection does, whatever frames it does it with. It is
+ * spent by `AbuseCost` and comes back with time; who has none left loses the connection with
+ * ENHANCE_YOUR_CALM.
  */
 export class AbuseScore {
   #points = POINTS_MAX;

@@ -34,9 +34,15 @@ import { canReceive, canSend, nextStreamState, StreamEvent, StreamState } from '
 /** What a connection is made with. Each limit has its default and its reason here. */
 export interface Http2Options {
   readonly isServer: boolean;
-  /** Streams that the peer may have open at once, those whose work goes on after a reset included. Default 128. */
+  /**
+   * Streams that the peer may have open at once, those whose work goes on after a reset included. Default
+   * 128.
+   */
   readonly streamsMax?: number;
-  /** Window of each stream, octets: what one stream may keep here unread. Default 65,535, the least of the RFC. */
+  /**
+   * Window of each stream, octets: what one stream may keep here unread. Default 65,535, the least of the
+   * RFC.
+   */
   readonly streamWindow?: number;
   /** Window of the connection: what all streams together may keep here unread. Default 1 MiB. */
   readonly connectionWindow?: number;
@@ -63,11 +69,14 @@ export interface HeadPlace {
 
 /** What the owner of a connection hears. It may call the connection from inside of these. */
 export interface Http2Owner {
-  /** A head is coming on `stream`. False when there is no room: a request is then refused, a response reset. */
+  /**
+   * A head is coming on `stream`. False when there is no room: a request is then refused, a response reset.
+   */
   openHead(stream: Http2Stream, kind: HeadKind, place: HeadPlace): boolean;
   /**
-   * The head is here, in the place that was opened for it. `fault` is 0, or the negated fault of a head that is to be
-   * answered with a status (`isAnswerable`) and of which nothing else is valid. `ends`: no content or trailers follow.
+   * The head is here, in the place that was opened for it. `fault` is 0, or the negated fault of a head that
+   * is to be answered with a status (`isAnswerable`) and of which nothing else is valid. `ends`: no content
+   * or trailers follow.
    */
   onHead(stream: Http2Stream, kind: HeadKind, fault: number, ends: boolean): void;
   /** Nobody needs the place that was opened: the head was malformed. */
@@ -77,8 +86,8 @@ export interface Http2Owner {
   /** The peer's message is complete. */
   onEnd(stream: Http2Stream): void;
   /**
-   * The stream is dead: reset by the peer, or (with a `fault`) by this side; `isUnprocessed` says that the peer promises
-   * not to have acted on it (RFC 9113 section 8.7). The owner lets go of it by `release`.
+   * The stream is dead: reset by the peer, or (with a `fault`) by this side; `isUnprocessed` says that the
+   * peer promises not to have acted on it (RFC 9113 section 8.7). The owner lets go of it by `release`.
    */
   onReset(stream: Http2Stream, errorCode: number, fault: number, isUnprocessed: boolean): void;
   /** The window of a stream has opened, or with null that of the connection or of all streams. */
@@ -104,11 +113,12 @@ const DRAIN_PING = Uint8Array.from([0x64, 0x72, 0x61, 0x69, 0x6e, 0, 0, 0]);
 const NO_BYTES = new Uint8Array(0);
 
 /**
- * One HTTP/2 connection of either role. Input goes in by `handleBytes`, time by `handleTimeout`; heads and content are
- * written by the methods below into output of the caller's, and everything else by `pollTransmit`.
+ * One HTTP/2 connection of either role. Input goes in by `handleBytes`, time by `handleTimeout`; heads and
+ * content are written by the methods below into output of the caller's, and everything else by
+ * `pollTransmit`.
  *
- * Order matters in the output: a head is encoded against the table as the peer will have it, so it must be sent in the
- * order in which it was written.
+ * Order matters in the output: a head is encoded against the table as the peer will have it, so it must be
+ * sent in the order in which it was written.
  */
 export class Http2Connection implements FrameSink {
   readonly isServer: boolean;
@@ -189,7 +199,7 @@ export class Http2Connection implements FrameSink {
     this.#prefaceLeft = this.isServer ? PREFACE.length : 0;
   }
 
-  // --- what it is like -------------------------------------------------------------------------------------------
+  // --- what it is like -------------------------------------------------------------------------------------
 
   /** Why the connection has to end, as a fault; 0 while it may go on. */
   get fatal(): number {
@@ -218,11 +228,11 @@ export class Http2Connection implements FrameSink {
     return Math.min(this.sendWindow, stream.sendWindow);
   }
 
-  // --- input -----------------------------------------------------------------------------------------------------
+  // --- input -----------------------------------------------------------------------------------------------
 
   /**
-   * Takes input. Returns 0, or a negated fault: then `pollTransmit` has a GOAWAY to write, and the connection is to be
-   * closed behind it.
+   * Takes input. Returns 0, or a negated fault: then `pollTransmit` has a GOAWAY to write, and the connection
+   * is to be closed behind it.
    */
   handleBytes(bytes: Uint8Array, start: number, end: number, now: number): number {
     if (this.#fatal !== 0) return -this.#fatal;
@@ -258,9 +268,11 @@ export class Http2Connection implements FrameSink {
     return at;
   }
 
-  // --- output ----------------------------------------------------------------------------------------------------
+  // --- output ----------------------------------------------------------------------------------------------
 
-  /** Writes what waits to be said: greeting, answers, resets, windows, GOAWAY. The offset behind what fitted. */
+  /**
+   * Writes what waits to be said: greeting, answers, resets, windows, GOAWAY. The offset behind what fitted.
+   */
   pollTransmit(out: Uint8Array, at: number, limit: number, now: number): number {
     let position = at;
     if (!this.#greeted) {
@@ -312,7 +324,10 @@ export class Http2Connection implements FrameSink {
     return this.#returning.length > 0 || 2 * this.#returnable >= this.#options.connectionWindow;
   }
 
-  /** Where the block of a head is to be written that will begin at `at`; there must be room for `blockMax` behind it. */
+  /**
+   * Where the block of a head is to be written that will begin at `at`; there must be room for `blockMax`
+   * behind it.
+   */
   headStart(at: number): number {
     return at + FRAME_HEADER_BYTES;
   }
@@ -323,8 +338,8 @@ export class Http2Connection implements FrameSink {
   }
 
   /**
-   * Makes frames of the block that was written from `headStart(at)` to `end`: HEADERS, and CONTINUATION where it is longer
-   * than a frame. Returns the offset behind them. `ends`: nothing follows on the stream.
+   * Makes frames of the block that was written from `headStart(at)` to `end`: HEADERS, and CONTINUATION where
+   * it is longer than a frame. Returns the offset behind them. `ends`: nothing follows on the stream.
    */
   finishHead(out: Uint8Array, at: number, end: number, stream: Http2Stream, ends: boolean): number {
     assert(stream.state === StreamState.Idle || canSend(stream.state), 'a head on a stream that has ended');
@@ -351,9 +366,10 @@ export class Http2Connection implements FrameSink {
   }
 
   /**
-   * Writes DATA with as much of `source[start..start+length)` as windows, frame size and room before `limit` allow. With
-   * `ends` the last octet carries END_STREAM; `length` 0 with `ends` writes an empty frame. Returns the octets taken, or
-   * −1 when not even a frame fitted; `outAt` is the offset behind what was written.
+   * Writes DATA with as much of `source[start..start+length)` as windows, frame size and room before `limit`
+   * allow. With `ends` the last octet carries END_STREAM; `length` 0 with `ends` writes an empty frame.
+   * Returns the octets taken, or −1 when not even a frame fitted; `outAt` is the offset behind what was
+   * written.
    */
   writeData(
     stream: Http2Stream,
@@ -389,7 +405,7 @@ export class Http2Connection implements FrameSink {
     this.#sentSincePing = true;
   }
 
-  // --- streams, for the owner ------------------------------------------------------------------------------------
+  // --- streams, for the owner ------------------------------------------------------------------------------
 
   /** Whether a client can open one more stream. */
   get canOpen(): boolean {
@@ -429,8 +445,9 @@ export class Http2Connection implements FrameSink {
   }
 
   /**
-   * The owner lets go of a stream; one that is not closed is reset. Until this is called it counts against the streams
-   * that the peer may have, so that work which a reset does not stop at once cannot pile up (RFC 9113 section 10.5).
+   * The owner lets go of a stream; one that is not closed is reset. Until this is called it counts against
+   * the streams that the peer may have, so that work which a reset does not stop at once cannot pile up (RFC
+   * 9113 section 10.5).
    */
   release(stream: Http2Stream, errorCode: number = ErrorCode.Cancel): void {
     assert(!stream.released);
@@ -446,8 +463,8 @@ export class Http2Connection implements FrameSink {
   }
 
   /**
-   * Begins to drain (RFC 9113 section 6.8): GOAWAY without a bound, and when the peer has answered the PING behind it,
-   * GOAWAY with the last stream that is served. A client just opens no more streams.
+   * Begins to drain (RFC 9113 section 6.8): GOAWAY without a bound, and when the peer has answered the PING
+   * behind it, GOAWAY with the last stream that is served. A client just opens no more streams.
    */
   drain(): void {
     if (this.#draining || this.#fatal !== 0) return;
@@ -468,7 +485,7 @@ export class Http2Connection implements FrameSink {
     this.#control.goaway(this.#lastPeerId, errorCode);
   }
 
-  // --- frames ----------------------------------------------------------------------------------------------------
+  // --- frames ----------------------------------------------------------------------------------------------
 
   checkFrame(type: number, _flags: number, streamId: number, length: number): number {
     if (!this.peerSettled && type !== FrameType.Settings) return -Http2Fault.SettingsExpected;
@@ -542,7 +559,8 @@ export class Http2Connection implements FrameSink {
     this.#dataEnds = (flags & FrameFlag.EndStream) !== 0;
     this.#receiveWindow -= length;
     if (this.#receiveWindow < 0) return -Http2Fault.WindowExceeded;
-    // Whatever becomes of it, the connection's window has to get it back: padding at once, content when consumed.
+    // Whatever becomes of it, the connection's window has to get it back: padding at once, content when
+    // consumed.
     this.#returnable += padding;
     const content = length - padding;
     if (content === 0 && !this.#dataEnds && !this.#score.spend(AbuseCost.EmptyFrame, this.#now)) {
@@ -606,7 +624,7 @@ export class Http2Connection implements FrameSink {
     return 0;
   }
 
-  // --- heads -----------------------------------------------------------------------------------------------------
+  // --- heads -----------------------------------------------------------------------------------------------
 
   #onHeaders(flags: number, streamId: number, bytes: Uint8Array, start: number, length: number): number {
     let at = start;
@@ -739,7 +757,7 @@ export class Http2Connection implements FrameSink {
     return 0;
   }
 
-  // --- other frames ----------------------------------------------------------------------------------------------
+  // --- other frames ----------------------------------------------------------------------------------------
 
   #onPriority(streamId: number, bytes: Uint8Array, start: number, length: number): number {
     if (!this.#score.spend(AbuseCost.Priority, this.#now)) return -Http2Fault.Abuse;
@@ -882,7 +900,7 @@ export class Http2Connection implements FrameSink {
     return 0;
   }
 
-  // --- ends ------------------------------------------------------------------------------------------------------
+  // --- ends ------------------------------------------------------------------------------------------------
 
   #begin(id: number): Http2Stream {
     const stream = this.#spare.pop() ?? new Http2Stream();
@@ -939,7 +957,9 @@ export class Http2Connection implements FrameSink {
     this.#resetIds[this.#resetCount++ % RESETS_REMEMBERED] = streamId;
   }
 
-  /** Whether we reset it lately: what the peer sent before it knew is no fault (RFC 9113 section 5.1, closed). */
+  /**
+   * Whether we reset it lately: what the peer sent before it knew is no fault (RFC 9113 section 5.1, closed).
+   */
   #wasReset(streamId: number): boolean {
     return this.#resetIds.includes(streamId);
   }

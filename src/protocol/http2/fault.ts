@@ -1,8 +1,9 @@
 import { ErrorCode } from './http2.ts';
 
 /**
- * Why a stream or a connection is ended by this side. Numbers are permanent: they stand in logs and metrics. Parsers
- * return them negated, so that a result below zero is a fault and nothing is thrown for data from outside.
+ * Why a stream or a connection is ended by this side. Numbers are permanent: they stand in logs and metrics.
+ * Parsers return them negated, so that a result below zero is a fault and nothing is thrown for data from
+ * outside.
  */
 export const Http2Fault = Object.freeze({
   None: 0,

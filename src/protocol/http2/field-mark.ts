@@ -14,8 +14,8 @@ export const PseudoField = Object.freeze({
 export type PseudoField = (typeof PseudoField)[keyof typeof PseudoField];
 
 /**
- * What is known of a field from its octets alone, as bits. Kept with the entries of compression tables, so that a field
- * which comes again is not looked at again.
+ * What is known of a field from its octets alone, as bits. Kept with the entries of compression tables, so
+ * that a field which comes again is not looked at again.
  */
 export const Mark = Object.freeze({
   /** The lower six bits are the `FieldKind`, or with `Pseudo` the `PseudoField`. */

@@ -26,8 +26,9 @@ export interface FrameSink {
 }
 
 /**
- * Cuts a stream of bytes into frames (RFC 9113 section 4.1). The content of DATA is passed on as it comes; any other frame
- * is passed whole: from the input where it lies there in one piece, else from a copy of its own size.
+ * Cuts a stream of bytes into frames (RFC 9113 section 4.1). The content of DATA is passed on as it comes;
+ * any other frame is passed whole: from the input where it lies there in one piece, else from a copy of its
+ * own size.
  */
 export class FrameReader {
   readonly #sink: FrameSink;
@@ -53,7 +54,10 @@ export class FrameReader {
     return this.#kept !== null || this.#inData || this.#skipLeft > 0;
   }
 
-  /** Reads `bytes[start..end)` to its end. Returns 0 or a negated fault, behind which nothing more may be read. */
+  /**
+   * Reads `bytes[start..end)` to its end. Returns 0 or a negated fault, behind which nothing more may be
+   * read.
+   */
   read(bytes: Uint8Array, start: number, end: number): number {
     assert(start <= end && end <= bytes.length);
     let at = start;

@@ -24,15 +24,17 @@ const COMPLETE: ReadonlySet<number> = new Set([
   Http2Fault.ExpectationUnknown,
 ]);
 
-/** Whether a fault of a head is answered with a status; with any other the message is malformed and is reset. */
+/**
+ * Whether a fault of a head is answered with a status; with any other the message is malformed and is reset.
+ */
 export function isAnswerable(fault: number): boolean {
   return COMPLETE.has(Math.abs(fault));
 }
 
 /**
- * Makes a `MessageHead` of the fields of one block, and judges it by RFC 9113 section 8. The text of the fields lies where
- * the decoder wrote it, so that a head which came in HTTP/2 is forwarded, and shown to hooks, as one of HTTP/1.1 is.
- * Reused from block to block.
+ * Makes a `MessageHead` of the fields of one block, and judges it by RFC 9113 section 8. The text of the
+ * fields lies where the decoder wrote it, so that a head which came in HTTP/2 is forwarded, and shown to
+ * hooks, as one of HTTP/1.1 is. Reused from block to block.
  */
 export class HeadReader implements FieldSink {
   /** The protocol of an extended CONNECT (RFC 8441 section 4), empty for any other request. */
@@ -172,7 +174,9 @@ export class HeadReader implements FieldSink {
     this.#pseudoEnd = value + valueLength + 2;
   }
 
-  /** RFC 9113 section 8.2.3: a cookie that was cut into fields is one field again, for HTTP/1.1 and for hooks. */
+  /**
+   * RFC 9113 section 8.2.3: a cookie that was cut into fields is one field again, for HTTP/1.1 and for hooks.
+   */
   #joinCookie(head: MessageHead, value: number, length: number): void {
     const { bytes, offsets, count } = head.fields;
     const index = this.#cookieIndex;
@@ -227,8 +231,8 @@ export class HeadReader implements FieldSink {
   }
 
   /**
-   * RFC 9113 section 8.3.1: one authority. Where Host stands beside `:authority` both have to be the same, because the
-   * next hop may go by either.
+   * RFC 9113 section 8.3.1: one authority. Where Host stands beside `:authority` both have to be the same,
+   * because the next hop may go by either.
    */
   #finishAuthority(head: MessageHead): number {
     const { bytes, offsets } = head.fields;

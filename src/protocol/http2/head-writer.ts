@@ -1,6 +1,7 @@
 /**
- * Writes the field block that goes to the next hop in HTTP/2. What is left out, and what is written afresh, is as in
- * `protocol/http/forward.ts`; what is not there in HTTP/2 (Connection, Upgrade, Transfer-Encoding) falls away.
+ * Writes the field block that goes to the next hop in HTTP/2. What is left out, and what is written afresh,
+ * is as in `protocol/http/forward.ts`; what is not there in HTTP/2 (Connection, Upgrade, Transfer-Encoding)
+ * falls away.
  */
 import { assert } from '#base/assert.ts';
 import type { FieldEdits } from '#protocol/http/edits.ts';
@@ -78,8 +79,8 @@ function blockMax(head: MessageHead, edits: FieldEdits | null): number {
 }
 
 /**
- * Writes the block of a request at `at`, where `requestBlockMax` octets are free; the offset behind it. `protocol` is that
- * of an extended CONNECT (RFC 8441), empty for any other request.
+ * Writes the block of a request at `at`, where `requestBlockMax` octets are free; the offset behind it.
+ * `protocol` is that of an extended CONNECT (RFC 8441), empty for any other request.
  */
 export function writeRequestBlock(
   encoder: HpackEncoder,
@@ -239,7 +240,9 @@ function copyField(
   );
 }
 
-/** `http://host?q` has the path `/?q`, and OPTIONS of a bare authority asks for `*` (RFC 9113 section 8.3.1). */
+/**
+ * `http://host?q` has the path `/?q`, and OPTIONS of a bare authority asks for `*` (RFC 9113 section 8.3.1).
+ */
 function writePath(
   encoder: HpackEncoder,
   out: Uint8Array,

@@ -19,8 +19,8 @@ import { TABLE_BYTES_DEFAULT } from './http2.ts';
 /** Hears of each field of a block, in order. */
 export interface FieldSink {
   /**
-   * A field whose text `name: value CRLF` lies in `HpackDecoder.out` from `start` on. `mark` has `Mark` bits. Not called
-   * for fields that found no room.
+   * A field whose text `name: value CRLF` lies in `HpackDecoder.out` from `start` on. `mark` has `Mark` bits.
+   * Not called for fields that found no room.
    */
   onField(start: number, nameLength: number, valueLength: number, mark: number): void;
 }
@@ -31,17 +31,19 @@ const TEXT_OVERHEAD = 4;
 /** The longest field block that is decoded, bytes. */
 export const BLOCK_BYTES_MAX = 32 * 1024;
 /**
- * Where fields are decoded that found no room in `out`: they still belong into the table. One for the whole thread,
- * because nothing in it outlives a field. Room for a name and a value of a block that is nothing else.
+ * Where fields are decoded that found no room in `out`: they still belong into the table. One for the whole
+ * thread, because nothing in it outlives a field. Room for a name and a value of a block that is nothing
+ * else.
  */
 const SCRATCH = new Uint8Array(2 * huffmanDecodedMax(BLOCK_BYTES_MAX) + TEXT_OVERHEAD);
 
 /**
- * Decodes field blocks of one connection (RFC 7541). Blocks must come in the order in which they were received; a block
- * that nobody wants is decoded too, because it changes the table.
+ * Decodes field blocks of one connection (RFC 7541). Blocks must come in the order in which they were
+ * received; a block that nobody wants is decoded too, because it changes the table.
  *
- * Fields are written as text to `out` between `outAt` and `outLimit`. When one finds no room there, `overflowed` is set,
- * nothing more is written, and only the table goes on: memory is bounded before anything is decoded.
+ * Fields are written as text to `out` between `outAt` and `outLimit`. When one finds no room there,
+ * `overflowed` is set, nothing more is written, and only the table goes on: memory is bounded before anything
+ * is decoded.
  */
 export class HpackDecoder {
   out: Uint8Array = SCRATCH;
@@ -76,7 +78,8 @@ export class HpackDecoder {
 
   /**
    * Decodes the whole block `block[start..end)`, which must not overlap the output. Returns 0, or a negated
-   * `CompressionInvalid`: then the table is no longer the peer's, and the connection has to end (RFC 9113 section 4.3).
+   * `CompressionInvalid`: then the table is no longer the peer's, and the connection has to end (RFC 9113
+   * section 4.3).
    */
   decode(block: Uint8Array, start: number, end: number, sink: FieldSink): number {
     assert(start <= end && end - start <= BLOCK_BYTES_MAX);

@@ -13,14 +13,16 @@ import { HpackTable } from './hpack-table.ts';
 import { TABLE_BYTES_DEFAULT } from './http2.ts';
 
 /**
- * How a field is written. `Index` puts it into the table, for fields that come again; `Literal` is for values that do
- * not; `Never` is for secrets, which no hop may put into a table (RFC 7541 section 7.1.3): several clients share the
- * connection to an upstream, and none may learn from sizes what another one sent.
+ * How a field is written. `Index` puts it into the table, for fields that come again; `Literal` is for values
+ * that do not; `Never` is for secrets, which no hop may put into a table (RFC 7541 section 7.1.3): several
+ * clients share the connection to an upstream, and none may learn from sizes what another one sent.
  */
 export const Indexing = Object.freeze({ Index: 0, Literal: 1, Never: 2 } as const);
 export type Indexing = (typeof Indexing)[keyof typeof Indexing];
 
-/** Octets that a field takes beside its own at most: kind and index, two lengths, and table updates in front. */
+/**
+ * Octets that a field takes beside its own at most: kind and index, two lengths, and table updates in front.
+ */
 export const FIELD_OVERHEAD_MAX = 16;
 /** Octets that `begin` writes at most. */
 export const UPDATE_BYTES_MAX = 12;
@@ -76,13 +78,15 @@ function enter(table: Uint8Array, at: number, value: number): void {
 }
 
 /**
- * Encodes field blocks of one connection (RFC 7541), in the order in which they are sent. Names may come in any case and
- * go out in lower case (RFC 9113 section 8.2).
+ * Encodes field blocks of one connection (RFC 7541), in the order in which they are sent. Names may come in
+ * any case and go out in lower case (RFC 9113 section 8.2).
  */
 export class HpackEncoder {
   readonly #table = new HpackTable(TABLE_BYTES_DEFAULT);
   readonly #huffman: boolean;
-  /** What the peer's SETTINGS allow; and the smallest value since the last block, which has to be told too. */
+  /**
+   * What the peer's SETTINGS allow; and the smallest value since the last block, which has to be told too.
+   */
   #limit = TABLE_BYTES_DEFAULT;
   #lowest = TABLE_BYTES_DEFAULT;
   #updateDue = false;
@@ -95,7 +99,10 @@ export class HpackEncoder {
     this.#huffman = options.huffman ?? true;
   }
 
-  /** The peer's SETTINGS_HEADER_TABLE_SIZE. More than the default is never used: it would only cost memory here. */
+  /**
+   * The peer's SETTINGS_HEADER_TABLE_SIZE. More than the default is never used: it would only cost memory
+   * here.
+   */
   setLimit(bytes: number): void {
     this.#limit = Math.min(bytes, TABLE_BYTES_DEFAULT);
     this.#lowest = Math.min(this.#lowest, this.#limit);
@@ -119,8 +126,8 @@ export class HpackEncoder {
   }
 
   /**
-   * Writes one field: the name is a span of `names`, the value one of `bytes`. It takes at most their lengths and
-   * `FIELD_OVERHEAD_MAX`. Returns the offset behind it. Neither span may overlap the output.
+   * Writes one field: the name is a span of `names`, the value one of `bytes`. It takes at most their lengths
+   * and `FIELD_OVERHEAD_MAX`. Returns the offset behind it. Neither span may overlap the output.
    */
   field(
     out: Uint8Array,

@@ -1,6 +1,6 @@
 /**
- * The Huffman code of RFC 7541 appendix B. The code is canonical, so the lengths of its words say all: words are given
- * out by length, and by octet within a length.
+ * The Huffman code of RFC 7541 appendix B. The code is canonical, so the lengths of its words say all: words
+ * are given out by length, and by octet within a length.
  */
 
 /** Word lengths of octets 0 to 255 and of EOS, in bits. */
@@ -17,12 +17,17 @@ const LENGTHS: readonly number[] = [
 ];
 const EOS = 256;
 const LENGTH_MAX = 30;
-/** Words of this length and shorter are found by one look into a table; they are the octets that fields consist of. */
+/**
+ * Words of this length and shorter are found by one look into a table; they are the octets that fields
+ * consist of.
+ */
 const SHORT_BITS = 8;
 
 const WORDS = new Uint32Array(257);
 const WORD_LENGTHS = Uint8Array.from(LENGTHS);
-/** For every eight bits: length << 8 | octet of the word that they begin with, 0 where it is longer than that. */
+/**
+ * For every eight bits: length << 8 | octet of the word that they begin with, 0 where it is longer than that.
+ */
 const SHORT = new Uint16Array(1 << SHORT_BITS);
 /** For each length: its first word, how many there are, and where their octets begin in `ORDERED`. */
 const FIRST_WORD = new Uint32Array(LENGTH_MAX + 1);
@@ -58,9 +63,9 @@ export function huffmanDecodedMax(length: number): number {
 }
 
 /**
- * Decodes `source[start..end)` to `out[at…]`, where there is room for `huffmanDecodedMax`. Returns the offset behind the
- * last octet, or −1 when it is malformed: EOS inside, a word cut off, or padding that is not up to seven one bits
- * (RFC 7541 section 5.2).
+ * Decodes `source[start..end)` to `out[at…]`, where there is room for `huffmanDecodedMax`. Returns the offset
+ * behind the last octet, or −1 when it is malformed: EOS inside, a word cut off, or padding that is not up to
+ * seven one bits (RFC 7541 section 5.2).
  */
 export function huffmanDecode(
   source: Uint8Array,

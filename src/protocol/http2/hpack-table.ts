@@ -9,8 +9,8 @@ const STORE_FIRST = 512;
 const TEXT_OVERHEAD = 4;
 
 /**
- * A dynamic table (RFC 7541 section 2.3.2). Entries lie as `name: value CRLF` in one store, oldest first; a ring has
- * their places. Nothing is allocated before the first insertion, so an idle connection has no table.
+ * A dynamic table (RFC 7541 section 2.3.2). Entries lie as `name: value CRLF` in one store, oldest first; a
+ * ring has their places. Nothing is allocated before the first insertion, so an idle connection has no table.
  */
 export class HpackTable {
   /** Text of all entries; replaced when it grows. */
@@ -65,8 +65,8 @@ export class HpackTable {
   }
 
   /**
-   * Inserts the field whose text `name: value CRLF` begins at `start` of `source`, which is no memory of this table. One
-   * that is larger than the table empties it, which is no error (RFC 7541 section 4.4).
+   * Inserts the field whose text `name: value CRLF` begins at `start` of `source`, which is no memory of this
+   * table. One that is larger than the table empties it, which is no error (RFC 7541 section 4.4).
    */
   insert(source: Uint8Array, start: number, nameLength: number, valueLength: number, mark: number): void {
     const size = nameLength + valueLength + ENTRY_OVERHEAD;

@@ -1,7 +1,7 @@
 /**
- * HTTP/2 as bytes and rules: RFC 9113 (frames, streams, flow control), RFC 7541 (field compression) and RFC 8441
- * (WebSocket and other protocols in a stream). Pure: no sockets, clocks, timers or randomness; input comes as `bytes`
- * with offsets, output is written where the caller says, time is an argument.
+ * HTTP/2 as bytes and rules: RFC 9113 (frames, streams, flow control), RFC 7541 (field compression) and RFC
+ * 8441 (WebSocket and other protocols in a stream). Pure: no sockets, clocks, timers or randomness; input
+ * comes as `bytes` with offsets, output is written where the caller says, time is an argument.
  *
  * How a request goes through this folder, in order:
  *
@@ -17,8 +17,9 @@
  *   abuse-score.ts      what a peer may do oddly before the connection ends
  *   fault.ts            why a stream or a connection is ended, and the error code that says so
  *
- * Both roles are here: a server takes requests, a client sends them. A message is a `MessageHead` with `minorVersion`
- * `HTTP2_VERSION`, content, and trailers; framing is this connection's own and is never passed on.
+ * Both roles are here: a server takes requests, a client sends them. A message is a `MessageHead` with
+ * `minorVersion` `HTTP2_VERSION`, content, and trailers; framing is this connection's own and is never passed
+ * on.
  */
 
 /** Frame types of RFC 9113 section 6. Others are ignored (section 4.1). */

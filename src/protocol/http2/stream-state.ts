@@ -1,6 +1,6 @@
 /**
- * The states of a stream, RFC 9113 section 5.1. PUSH_PROMISE is neither sent nor allowed here, so the two reserved
- * states of the RFC cannot be reached and are left out.
+ * The states of a stream, RFC 9113 section 5.1. PUSH_PROMISE is neither sent nor allowed here, so the two
+ * reserved states of the RFC cannot be reached and are left out.
  *
  * ```
  *                     +--------+
@@ -47,7 +47,9 @@ export type StreamEvent = (typeof StreamEvent)[keyof typeof StreamEvent];
 const NO = -1;
 const { Open, HalfClosedLocal, HalfClosedRemote, Closed } = StreamState;
 
-/** Next state by `state * 5 + event`. Heads in the middle of a stream (1xx, final, trailers) do not move it. */
+/**
+ * Next state by `state * 5 + event`. Heads in the middle of a stream (1xx, final, trailers) do not move it.
+ */
 const MOVES = Int8Array.from([
   // SendHead, ReceiveHead, SendEnd, ReceiveEnd, Reset
   ...[Open, Open, NO, NO, NO], // Idle

@@ -15,7 +15,10 @@ export class Http2Stream {
   state: StreamState = StreamState.Idle;
   /** The owner's object for this stream. */
   user: unknown = null;
-  /** Octets of content that may still be sent, by the stream's own window; below 0 after a SETTINGS that took some. */
+  /**
+   * Octets of content that may still be sent, by the stream's own window; below 0 after a SETTINGS that took
+   * some.
+   */
   sendWindow = 0;
   /** Octets that the peer may still send. */
   receiveWindow = 0;

@@ -16,7 +16,9 @@ import {
 type Parser = (bytes: Uint8Array, at: number, length: number) => object | number;
 
 function parse(parser: Parser, ...bytes: readonly (number | string)[]): object | number {
-  const flat = bytes.flatMap((part) => (typeof part === 'string' ? [...Buffer.from(part, 'latin1')] : [part]));
+  const flat = bytes.flatMap((part) =>
+    typeof part === 'string' ? [...Buffer.from(part, 'latin1')] : [part],
+  );
   for (let length = 0; length < flat.length; length++) {
     const answer = parser(Uint8Array.from(flat), 0, length);
     assert.ok(typeof answer === 'number', `${length} of ${flat.length} bytes were enough`);
@@ -44,7 +46,11 @@ test('reads names and passwords of up to 255 bytes', () => {
 });
 
 test('reads requests with each type of address', () => {
-  const request = (host: string, length: number, port = 443) => ({ command: 1, target: { host, port }, length });
+  const request = (host: string, length: number, port = 443) => ({
+    command: 1,
+    target: { host, port },
+    length,
+  });
   assert.deepEqual(parse(parseSocksRequest, 5, 1, 0, 1, 10, 0, 0, 1, 1, 0xbb), request('10.0.0.1', 10));
   const six = [0x20, 1, 0x0d, 0xb8, ...new Array<number>(11).fill(0), 1];
   assert.deepEqual(parse(parseSocksRequest, 5, 1, 0, 4, ...six, 1, 0xbb), request('2001:db8::1', 22));

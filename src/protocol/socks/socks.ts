@@ -95,7 +95,11 @@ const TYPE_IPV6 = 4;
 export const SOCKS_DATAGRAM_HEADER_MAX = 4 + 1 + 255 + 2;
 
 /** Reads a greeting; faults as numbers. So do the other readers. */
-export function parseSocksGreeting(bytes: Uint8Array, at: number, length: number): SocksGreeting | SocksFault {
+export function parseSocksGreeting(
+  bytes: Uint8Array,
+  at: number,
+  length: number,
+): SocksGreeting | SocksFault {
   if (length === 0) return SocksFault.Incomplete;
   if (bytes[at] !== VERSION) return SocksFault.Malformed;
   if (length < 2) return SocksFault.Incomplete;
@@ -140,7 +144,11 @@ export function parseSocksRequest(bytes: Uint8Array, at: number, length: number)
 }
 
 /** Reads a datagram's header; `Incomplete` means that the datagram is too short. */
-export function parseSocksDatagram(bytes: Uint8Array, at: number, length: number): SocksDatagram | SocksFault {
+export function parseSocksDatagram(
+  bytes: Uint8Array,
+  at: number,
+  length: number,
+): SocksDatagram | SocksFault {
   if (length < 4) return SocksFault.Incomplete;
   if (bytes[at] !== 0 || bytes[at + 1] !== 0) return SocksFault.Malformed;
   const address = parseAddress(bytes, at + 3, length - 3);

@@ -94,8 +94,8 @@ export interface StreamInfo<Extension = unknown> {
 }
 
 /**
- * A TLS client's first words, before anything is answered. Once per stream of an on-ramp with `tls`, and per stream
- * that is sniffed and found to be TLS.
+ * A TLS client's first words, before anything is answered. Once per stream of an on-ramp with `tls`, and per
+ * stream that is sniffed and found to be TLS.
  */
 export interface TlsInfo<Extension = unknown> {
   readonly context: Context<Extension>;
@@ -113,15 +113,18 @@ export interface TlsInfo<Extension = unknown> {
 }
 
 /**
- * What becomes of a TLS stream. Undefined: what the config says (`byConfig`). `to` and `via` say where it, or what is
- * inside it, leaves; absent: by the routes.
+ * What becomes of a TLS stream. Undefined: what the config says (`byConfig`). `to` and `via` say where it, or
+ * what is inside it, leaves; absent: by the routes.
  */
 export type TlsVerdict =
   /** Ends with an alert. */
   | { readonly action: 'reject'; readonly reason?: string }
   /** Moves the records on, unread. */
   | { readonly action: 'pass'; readonly to?: Target; readonly via?: string }
-  /** Answers with the on-ramp's certificate for the name; then `stream` or `request` decides about what is inside. */
+  /**
+   * Answers with the on-ramp's certificate for the name; then `stream` or `request` decides about what is
+   * inside.
+   */
   | {
       readonly action: 'terminate';
       readonly to?: Target;
@@ -129,8 +132,8 @@ export type TlsVerdict =
       readonly upgrade?: TlsInside;
     }
   /**
-   * Verifies the server that the client wants to reach, and answers with a certificate minted for it by the on-ramp's
-   * authority.
+   * Verifies the server that the client wants to reach, and answers with a certificate minted for it by the
+   * on-ramp's authority.
    */
   | { readonly action: 'inspect'; readonly to?: Target; readonly via?: string; readonly upgrade?: TlsInside };
 

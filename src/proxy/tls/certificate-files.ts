@@ -49,8 +49,9 @@ interface Loaded {
 }
 
 /**
- * The certificates of one on-ramp, chosen by name. Files that change are read again, and new sessions have the new
- * ones; when they do not fit each other (or are written at that moment) the old ones stay and the log says why.
+ * The certificates of one on-ramp, chosen by name. Files that change are read again, and new sessions have
+ * the new ones; when they do not fit each other (or are written at that moment) the old ones stay and the log
+ * says why.
  */
 export class ServerCertificates {
   readonly #config: TlsServerConfig;
@@ -105,7 +106,9 @@ export class ServerCertificates {
     return this.#tickets;
   }
 
-  /** Reads all files again. Sessions that run are not touched. False, and a line in the log, when it cannot. */
+  /**
+   * Reads all files again. Sessions that run are not touched. False, and a line in the log, when it cannot.
+   */
   reload(): boolean {
     let loaded: Loaded;
     try {

@@ -1,4 +1,7 @@
-/** What the tests of TLS streams stand on: a real engine, a listener, certificates of an authority. Only for tests. */
+/**
+ * What the tests of TLS streams stand on: a real engine, a listener, certificates of an authority. Only for
+ * tests.
+ */
 import { randomBytes } from 'node:crypto';
 
 import { openEngine } from '#io/engine.ts';

@@ -56,8 +56,8 @@ const HANDSHAKE_QUEUED_BYTES_MAX = 1024 * 1024;
  *  Handshaking ─► Open ─► closed (drains what it accepted) ─► gone
  *       └────────► gone
  * ```
- * The end of the raw stream without close_notify is an error (−ECONNRESET), for it may have been cut (RFC 8446
- * section 6.1); broken records are −EPROTO.
+ * The end of the raw stream without close_notify is an error (−ECONNRESET), for it may have been cut (RFC
+ * 8446 section 6.1); broken records are −EPROTO.
  */
 export class TlsStream implements Completion, LayeredStream {
   readonly raw: Fd;
@@ -263,7 +263,8 @@ export class TlsStream implements Completion, LayeredStream {
     this.#reader = completion;
     this.#readerTag = tag;
     this.#readCancelled = false;
-    // Nothing completes synchronously: what is here already is delivered by the loop that runs, or a later turn.
+    // Nothing completes synchronously: what is here already is delivered by the loop that runs, or a later
+    // turn.
     if (this.#delivering) return;
     if (this.#hasNews) this.#schedule();
     else this.#receive();

@@ -1,7 +1,8 @@
 /**
- * `proxy/tls` puts TLS sessions upon descriptors: `tls-hub.ts` is what those of one worker share, `tls-stream.ts`
- * one connection, whose plaintext everything else uses through a descriptor of the `LayeredIo` and takes for any
- * other stream. On-ramps, upgrades and off-ramps all may have TLS, so it lies below them.
+ * `proxy/tls` puts TLS sessions upon descriptors: `tls-hub.ts` is what those of one worker share,
+ * `tls-stream.ts` one connection, whose plaintext everything else uses through a descriptor of the
+ * `LayeredIo` and takes for any other stream. On-ramps, upgrades and off-ramps all may have TLS, so it lies
+ * below them.
  *
  * ```
  *   peer ◄── raw descriptor ──► TlsStream ◄── layered descriptor ──► HTTP, relay, sniffing …

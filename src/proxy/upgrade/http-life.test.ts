@@ -479,7 +479,8 @@ for (const kind of ENGINES) {
           const client = rig.client();
           await client.send(GET).response();
           client.send(GET);
-          // Whichever comes first, the request or the cancellation: it is answered once, here or by the next engine.
+          // Whichever comes first, the request or the cancellation: it is answered once, here or by the next
+          // engine.
           const streams = await rig.engine.handOver();
           rig.engine.draining = false;
           for (const stream of streams) rig.engine.onStream(stream, -1, 0);

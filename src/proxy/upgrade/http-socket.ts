@@ -165,8 +165,8 @@ export abstract class HttpSocket implements Completion {
   }
 
   /**
-   * Gives the input's slot back for a while, because slots have run out: keeps `head` and what lies behind it outside
-   * the pool. `unshelve` brings it back. Does nothing where that would not free the slot.
+   * Gives the input's slot back for a while, because slots have run out: keeps `head` and what lies behind it
+   * outside the pool. `unshelve` brings it back. Does nothing where that would not free the slot.
    */
   shelve(head: MessageHead): void {
     if (this.inSlot < 0 || this.#laterSlot >= 0) return;

@@ -163,8 +163,8 @@ export class HttpEngine implements StreamHandler, SocketWorld, Completion {
   }
 
   /**
-   * Gives idle client connections away, for another process to go on with: their descriptors stay open and belong
-   * to the caller. Running requests are finished here, the last of their connections.
+   * Gives idle client connections away, for another process to go on with: their descriptors stay open and
+   * belong to the caller. Running requests are finished here, the last of their connections.
    */
   async handOver(): Promise<InboundStream[]> {
     this.draining = true;

@@ -15,10 +15,16 @@ import type { FlowIndex } from '#proxy/flow/flow-table.ts';
 import type { ColdInfo, FlowHost, PacketUpgrade } from '#proxy/flow/packet-upgrade.ts';
 import type { Session, SessionClient, SessionOpener, Worker } from '#proxy/proxy-contract.ts';
 
-/** Datagrams above this many bytes may have to be fragmented on the way to the client, so DF is not set on them. */
+/**
+ * Datagrams above this many bytes may have to be fragmented on the way to the client, so DF is not set on
+ * them.
+ */
 const UNFRAGMENTED_MAX = 1200;
 
-/** What a client is told about a target that a session could not reach, as a router or the target itself would. */
+/**
+ * What a client is told about a target that a session could not reach, as a router or the target itself
+ * would.
+ */
 const ERROR_OF_END: Readonly<Partial<Record<CloseReason, IcmpError>>> = Object.freeze({
   [CloseReason.OriginUnreachable]: IcmpError.PortUnreachable,
   [CloseReason.OriginUnroutable]: IcmpError.HostUnreachable,
@@ -26,8 +32,8 @@ const ERROR_OF_END: Readonly<Partial<Record<CloseReason, IcmpError>>> = Object.f
 });
 
 /**
- * Lifts UDP flows to sessions: headers are taken off on the way up and written on the way down. No kernel in between,
- * which a stack would need for TCP only.
+ * Lifts UDP flows to sessions: headers are taken off on the way up and written on the way down. No kernel in
+ * between, which a stack would need for TCP only.
  */
 export class SessionUpgrade implements PacketUpgrade {
   readonly #worker: Worker;
@@ -145,7 +151,9 @@ class FlowClient implements SessionClient {
     this.#host.endFlow(this.#flow, reason);
   }
 
-  /** Sends an ICMP error about the client's datagrams, which are gone: headers alone are what it is known by. */
+  /**
+   * Sends an ICMP error about the client's datagrams, which are gone: headers alone are what it is known by.
+   */
   #tell(error: IcmpError): void {
     const { io, packets } = this.#worker;
     const { view } = io.arena;
