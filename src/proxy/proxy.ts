@@ -17,6 +17,7 @@ import type { MetricsSource } from '#contract/metrics.ts';
 import type { FlowRecord } from '#contract/record.ts';
 import { openEngine } from '#io/engine.ts';
 import type { Io } from '#io/io.ts';
+import { LayeredIo } from '#io/layered.ts';
 import { RelayHub } from '#io/relay.ts';
 import { PACKET_SLOT_BYTES } from '#packet/virtio-header.ts';
 
@@ -32,6 +33,8 @@ import { type Limits, STREAM_SLOT_BYTES, type Worker } from './proxy-contract.ts
 import { Records } from './records.ts';
 import { createStats } from './stats.ts';
 import { StreamPlane } from './stream-plane.ts';
+import { RECORD_SLOT_BYTES } from './tls/tls-hub.ts';
+import { usesTls } from './tls-plane.ts';
 import { TraceHub } from './trace.ts';
 import { OffRampTable } from './ways-out.ts';
 
@@ -62,13 +65,15 @@ export async function startProxy(config: Config, options: ProxyOptions): Promise
   const { log } = options;
   const application = options.hooks ?? (config.hooks === null ? {} : await loadHooks(config.hooks));
   const limits: Limits = config.limits;
-  const io = openEngine({
-    arenaBytes:
-      limits.packetSlots * PACKET_SLOT_BYTES + limits.streamSlots * STREAM_SLOT_BYTES + ARENA_SPARE_BYTES,
+  const tls = usesTls(config, application);
+  const streamBytes = STREAM_SLOT_BYTES + (tls ? RECORD_SLOT_BYTES : 0);
+  const engine = openEngine({
+    arenaBytes: limits.packetSlots * PACKET_SLOT_BYTES + limits.streamSlots * streamBytes + ARENA_SPARE_BYTES,
     // The environment has the last word: it is what a person at the machine sets.
     ...(config.io === 'auto' || (process.env.RAMPART_IO ?? '') !== '' ? {} : { kind: config.io }),
     log: (line) => log.info(line),
   });
+  const io = tls ? new LayeredIo(engine) : engine;
   let running: Node | null = null;
   try {
     running = new Node(assemble(io, { config, log, application }));
@@ -130,6 +135,7 @@ class Node extends AgentView implements RunningProxy {
     const assembly = this.#assembly;
     await assembly.hooks.start(assembly.config.app, undefined);
     this.#streams = new StreamPlane(assembly);
+    await this.#streams.open();
     if (IpPlane.isNeeded(assembly.config)) {
       this.#ip = new IpPlane(assembly, this.#streams);
       await this.#ip.open();

@@ -4,6 +4,7 @@ import type { RouteConfig } from '#config/routes.ts';
 import type { RampStatus } from '#contract/agent.ts';
 import type { Context, Endpoint, FlowProtocol } from '#contract/context.ts';
 import { CloseReason } from '#contract/record.ts';
+import { LayeredIo } from '#io/layered.ts';
 import { IpProtocol } from '#packet/parse.ts';
 
 import type { FlowTuple } from './flow/flow-table.ts';
@@ -18,6 +19,7 @@ import { SocketOffRamp } from './offramp/socket-off-ramp.ts';
 import { type Assembly, configContext } from './assembly.ts';
 import type { NetworkId, StreamHandler } from './proxy-contract.ts';
 import { HttpEngine } from './upgrade/http.ts';
+import { TlsPlane } from './tls-plane.ts';
 import { StreamDispatcher } from './upgrade/stream.ts';
 
 /** Streams, sessions and HTTP: everything above layer 3, with the plain listeners that lead into it. */
@@ -28,12 +30,17 @@ export class StreamPlane {
   readonly dialer: OffRampDialer;
   readonly #assembly: Assembly;
   readonly #offRamps = new Map<string, StreamOffRamp>();
+  /** Null where nothing has to do with TLS. */
+  readonly #tls: TlsPlane | null;
+  /** What streams come to first: the TLS gate, or the dispatcher itself. */
+  readonly #entry: StreamHandler;
   readonly #tcp: TcpListener[] = [];
   readonly #udp: UdpListener[] = [];
 
   constructor(assembly: Assembly) {
     this.#assembly = assembly;
     const { worker, hooks } = assembly;
+    this.#tls = worker.io instanceof LayeredIo ? new TlsPlane(assembly) : null;
     this.#openOffRamps();
     this.dialer = new OffRampDialer(worker, {
       offRamps: this.#offRamps,
@@ -47,6 +54,7 @@ export class StreamPlane {
       hook: hooks.stream,
       http: this.http,
     });
+    this.#entry = this.#tls?.gate(this.dispatcher, this.dialer) ?? this.dispatcher;
     const session = hooks.session;
     this.sessions = new SocketSessions(worker, {
       dialer: this.dialer,
@@ -54,9 +62,14 @@ export class StreamPlane {
     });
   }
 
-  /** The HTTP engine and the stream dispatcher as one: what the stack hands its streams to. */
+  /** The TLS gate, the HTTP engine and the stream dispatcher as one: what the stack hands its streams to. */
   get handler(): StreamHandler {
-    return this.dispatcher;
+    return this.#entry;
+  }
+
+  /** Reads certificates. Rejects with `RampartError` RAMP_CERTIFICATE. */
+  async open(): Promise<void> {
+    await this.#tls?.open();
   }
 
   /** Adds an off-ramp that the IP plane has opened. */
@@ -117,6 +130,7 @@ export class StreamPlane {
     for (const listener of this.#tcp) listener.close();
     this.http.drain();
     const until = performance.now() + graceMs;
+    this.#tls?.refuseAll();
     while (this.http.count + this.dispatcher.count > 0 && performance.now() < until) {
       await new Promise((resolve) => setTimeout(resolve, DRAIN_POLL_MS));
     }
@@ -128,6 +142,8 @@ export class StreamPlane {
     this.dispatcher.closeAll(CloseReason.Shutdown);
     this.http.closeAll(CloseReason.Shutdown);
     this.sessions.closeAll(CloseReason.Shutdown);
+    this.#tls?.refuseAll();
+    this.#tls?.close();
   }
 
   #openTcp(onRamp: TcpOnRamp, context: Context, network: NetworkId): TcpListener {
@@ -137,7 +153,7 @@ export class StreamPlane {
     const wish = upgrade ?? (route === null || route.upgrade === 'none' ? 'stream' : route.upgrade);
     const decided = { wish, route: route?.via ?? null, rule: route?.rule ?? 'no route' };
     const options = { ...this.#listenerOptions(onRamp), context, network, ...decided };
-    return new TcpListener(this.#assembly.worker, options, this.dispatcher);
+    return new TcpListener(this.#assembly.worker, options, this.handler);
   }
 
   /** What the config says of every listener for streams. */
@@ -168,12 +184,14 @@ export class StreamPlane {
     for (const offRamp of config.offRamps) {
       const { name } = offRamp;
       if (offRamp.type === 'sockets') {
-        const { source, target, proxyHeader } = offRamp;
-        const options = { name, source, origin: target, proxyHeader };
+        const { source, target, proxyHeader, tls } = offRamp;
+        const secure = tls === null ? null : (this.#tls?.client(name, { config: tls, alpn: [] }) ?? null);
+        const options = { name, source, origin: target, proxyHeader, secure };
         this.#offRamps.set(name, new SocketOffRamp(worker, options));
       } else if (offRamp.type === 'http') {
-        const { origins, proxyHeader } = offRamp;
-        this.#offRamps.set(name, new OriginOffRamp(worker, { name, origins, proxyHeader }));
+        const { origins, proxyHeader, tls } = offRamp;
+        const secure = tls === null ? null : (this.#tls?.client(name, { config: tls, alpn: HTTP_1 }) ?? null);
+        this.#offRamps.set(name, new OriginOffRamp(worker, { name, origins, proxyHeader, secure }));
       }
     }
   }
@@ -181,6 +199,9 @@ export class StreamPlane {
 
 /** How often a drain looks whether it is over. */
 const DRAIN_POLL_MS = 10;
+
+/** Protocols that requests are sent to origins by. */
+const HTTP_1: readonly string[] = Object.freeze(['http/1.1']);
 
 const UNSPECIFIED = new Uint8Array(16);
 
