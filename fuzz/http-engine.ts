@@ -79,7 +79,7 @@ export async function fuzzHttpEngine(
     hooks,
     kind,
     limits,
-    slots: 64,
+    slots: next() < 0.5 ? 64 : 6,
   });
   let answered = 0;
   for (let round = 0; round < rounds; round += 8) {

@@ -912,6 +912,9 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#up.abandon();
     this.#phase = Phase.Answering;
     this.#responsePhase = Response.Awaited;
+    // Whatever is still being asked or dialled is of no use any more.
+    this.#serial++;
+    this.#waitsForSlot = false;
     this.#responded = true;
     // What is left of the request cannot be told from the next one without reading it.
     if (!requestDone || engine.draining) this.#closing = true;
