@@ -23,7 +23,9 @@ import {
   type UnixSocketAddress,
   unixAddress,
 } from './scalars.ts';
+import { type PortRange, portsSchema } from './ports.ts';
 import { type TlsServerConfig, tlsServerConfig, tlsServerSchema } from './tls.ts';
+import { type UserConfig, usersConfig, usersSchema } from './users.ts';
 
 /** A TUN device that Rampart opens: packets of one network. */
 export interface TunOnRamp {
@@ -91,6 +93,32 @@ export interface TcpOnRamp extends StreamListenerConfig {
   readonly upgrade: 'stream' | 'sniff' | 'http' | null;
 }
 
+/** What a proxy allows its clients to name as targets. */
+export interface AllowConfig {
+  /**
+   * Special addresses that are allowed all the same: this host's own, loopback, link-local, cloud metadata.
+   */
+  readonly addresses: readonly IpPrefix[];
+  /** Sorted, without overlap. */
+  readonly ports: readonly PortRange[];
+}
+
+/** What on-ramps have whose clients name their targets. */
+export interface ProxyOnRampConfig extends StreamListenerConfig {
+  /** Null: everybody who reaches it may use it. */
+  readonly users: readonly UserConfig[] | null;
+  readonly allow: AllowConfig;
+}
+
+/** SOCKS 5. */
+export interface SocksOnRamp extends ProxyOnRampConfig {
+  readonly type: 'socks5';
+  /** UDP ASSOCIATE is served. */
+  readonly udp: boolean;
+  /** What its streams become; null: what the route says. */
+  readonly upgrade: 'stream' | 'sniff' | 'http' | null;
+}
+
 /** A plain UDP listener. */
 export interface UdpOnRamp {
   readonly type: 'udp';
@@ -100,10 +128,31 @@ export interface UdpOnRamp {
 }
 
 /** One way in. */
-export type OnRampConfig = TunOnRamp | IpTunnelOnRamp | GueOnRamp | TcpOnRamp | UdpOnRamp;
+export type OnRampConfig = TunOnRamp | IpTunnelOnRamp | GueOnRamp | TcpOnRamp | UdpOnRamp | SocksOnRamp;
+
+/** An on-ramp whose traffic comes by sockets, not as packets. */
+export type ListenerOnRamp = TcpOnRamp | UdpOnRamp | SocksOnRamp;
 
 /** The types of on-ramp, in the order of the reference. */
-export const ON_RAMP_TYPES = Object.freeze(['tun', 'ip-tunnel', 'gue', 'tcp', 'udp'] as const);
+export const ON_RAMP_TYPES = Object.freeze(['tun', 'ip-tunnel', 'gue', 'tcp', 'udp', 'socks5'] as const);
+
+const LISTENERS: ReadonlySet<OnRampConfig['type']> = new Set<ListenerOnRamp['type']>([
+  'tcp',
+  'udp',
+  'socks5',
+]);
+
+/** True for on-ramps whose traffic comes by sockets. */
+export function isListenerOnRamp<T extends { readonly type: OnRampConfig['type'] }>(
+  onRamp: T,
+): onRamp is Extract<T, { readonly type: ListenerOnRamp['type'] }> {
+  return LISTENERS.has(onRamp.type);
+}
+
+/** True for listeners whose clients name their own targets. */
+export function namesTargets(type: OnRampConfig['type']): boolean {
+  return type === 'socks5';
+}
 
 /** Ethernet's, which nearly every path carries. */
 const TUN_MTU = 1500;
@@ -215,6 +264,48 @@ const tcpSchema = z
   })
   .describe('A plain TCP listener.');
 
+const upgradeKey = z
+  .enum(['none', 'stream', 'sniff', 'http'])
+  .optional()
+  .describe(
+    'What streams become: none or stream moves bytes, http parses requests, sniff looks first. ' +
+      'Default: what the route says.',
+  );
+
+const allowSchema = z
+  .strictObject({
+    addresses: z
+      .array(prefix)
+      .max(1000)
+      .default([])
+      .describe(
+        "Special addresses that clients may reach all the same: this host's own, loopback, link-local, cloud " +
+          'metadata, multicast. Default: none.',
+      ),
+    ports: portsSchema
+      .optional()
+      .describe('Ports that clients may reach: a list of ports and ranges "8000-8100".'),
+  })
+  .prefault({});
+
+/** Keys of listeners whose clients name their targets. */
+const proxyKeys = {
+  ...listenerKeys,
+  users: usersSchema.optional(),
+  allow: allowSchema,
+};
+
+const socksSchema = z
+  .strictObject({
+    name: named,
+    type: z.literal('socks5'),
+    ...proxyKeys,
+    allow: allowSchema.describe('Targets that clients may name. Default: all ports, no special addresses.'),
+    udp: z.boolean().default(true).describe('Serves UDP ASSOCIATE.'),
+    upgrade: upgradeKey,
+  })
+  .describe('SOCKS 5: CONNECT and UDP ASSOCIATE. Names are resolved where the traffic leaves.');
+
 const udpSchema = z
   .strictObject({
     name: named,
@@ -231,6 +322,7 @@ export const onRampSchema = z.discriminatedUnion('type', [
   gueSchema,
   tcpSchema,
   udpSchema,
+  socksSchema,
 ]);
 
 /** The typed value of one parsed element. */
@@ -260,6 +352,13 @@ export function onRampConfig(input: z.output<typeof onRampSchema>): OnRampConfig
         listen: input.listen,
         context: contextConfig(input.context, []),
       };
+    case 'socks5':
+      return {
+        type: 'socks5',
+        ...proxyConfig(input, ALL_PORTS),
+        udp: input.udp,
+        upgrade: input.upgrade === 'none' ? 'stream' : (input.upgrade ?? null),
+      };
     case 'ip-tunnel':
       return {
         type: 'ip-tunnel',
@@ -275,8 +374,22 @@ export function onRampConfig(input: z.output<typeof onRampSchema>): OnRampConfig
   }
 }
 
+const ALL_PORTS: readonly PortRange[] = Object.freeze([Object.freeze({ first: 1, last: 65535 })]);
+
+/** The part that all listeners have whose clients name their targets. */
+function proxyConfig(
+  input: Omit<z.output<typeof socksSchema>, 'type' | 'udp' | 'upgrade'>,
+  ports: readonly PortRange[],
+): ProxyOnRampConfig {
+  return {
+    ...listenerConfig(input),
+    users: usersConfig(input.users),
+    allow: { addresses: input.allow.addresses, ports: input.allow.ports ?? ports },
+  };
+}
+
 /** The part that all listeners for streams have. */
-function listenerConfig(input: z.output<typeof tcpSchema>): StreamListenerConfig {
+function listenerConfig(input: Omit<z.output<typeof tcpSchema>, 'type' | 'upgrade'>): StreamListenerConfig {
   const header = input.proxy_protocol;
   return {
     name: input.name,

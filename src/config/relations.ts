@@ -7,7 +7,7 @@ import { formatSocketAddress, type SocketAddress } from '#base/ip.ts';
 import { DEFAULT_NETWORK } from './context.ts';
 import type { ConfigDocument, Path } from './document.ts';
 import type { Network, offRampSchema } from './off-ramps.ts';
-import type { onRampSchema } from './on-ramps.ts';
+import { isListenerOnRamp, namesTargets, type onRampSchema } from './on-ramps.ts';
 import { describeRoute, routeConfig, type routeSchema, sameMatch } from './routes.ts';
 
 type OnRampInput = z.output<typeof onRampSchema>;
@@ -105,7 +105,8 @@ function checkListeners(document: ConfigDocument, parts: Parts): void {
 /** A header from anybody would let anybody be anybody. */
 function checkProxyHeaders(document: ConfigDocument, parts: Parts): void {
   for (const [index, onRamp] of parts.onRamps.entries()) {
-    if (onRamp?.type !== 'tcp' || onRamp.proxy_protocol === undefined) continue;
+    if (onRamp === undefined || !('proxy_protocol' in onRamp) || onRamp.proxy_protocol === undefined)
+      continue;
     if (onRamp.listen.family === 'unix' || onRamp.proxy_protocol.trust.length > 0) continue;
     const text = 'believes nobody; expected trust: the addresses of the proxies in front';
     document.mistake(['on_ramps', index, 'proxy_protocol'], text);
@@ -178,7 +179,7 @@ function checkReferences(
       continue;
     }
     const onRamp = parts.onRamps.find((candidate) => candidate?.name === offRamp.on_ramp);
-    if (onRamp?.type === 'tcp' || onRamp?.type === 'udp') {
+    if (onRamp !== undefined && isListenerOnRamp(onRamp)) {
       const text =
         `the on-ramp "${onRamp.name}" is a ${onRamp.type} listener; expected one of ` +
         'type tun, ip-tunnel or gue';
@@ -200,7 +201,7 @@ function checkUpgrades(document: ConfigDocument, parts: Parts): void {
     }
     if (offRamp === undefined) continue;
     const needsStream = offRamp.type === 'sockets' || offRamp.type === 'http';
-    const isListener = onRamp?.type === 'tcp' || onRamp?.type === 'udp';
+    const isListener = onRamp !== undefined && isListenerOnRamp(onRamp);
     if (needsStream && route.upgrade === 'none' && !isListener) {
       const text = `packets cannot leave by ${offRamp.type}; expected stream, sniff or http`;
       document.mistake(path, text);
@@ -208,7 +209,8 @@ function checkUpgrades(document: ConfigDocument, parts: Parts): void {
     if (route.protocol === 'udp' && (route.upgrade === 'http' || route.upgrade === 'sniff')) {
       document.mistake(path, `a UDP flow cannot become ${route.upgrade}; expected none or stream`);
     }
-    if (offRamp.type === 'sockets' && offRamp.target === undefined && isListener && !parts.hasHooks) {
+    const isPlain = isListener && !namesTargets(onRamp.type);
+    if (offRamp.type === 'sockets' && offRamp.target === undefined && isPlain && !parts.hasHooks) {
       const text =
         `the on-ramp "${route.on_ramp}" is a plain listener, its streams name no ` +
         `destination; give the off-ramp "${offRamp.name}" a target`;

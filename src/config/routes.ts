@@ -4,14 +4,9 @@ import { formatPrefix, type IpPrefix } from '#base/ip.ts';
 
 import { DEFAULT_NETWORK } from './context.ts';
 import type { OffRampConfig } from './off-ramps.ts';
+import { type PortRange, portsSchema } from './ports.ts';
 import { name, prefix } from './scalars.ts';
 import { serverName } from './tls.ts';
-
-/** An inclusive range of ports. */
-export interface PortRange {
-  readonly first: number;
-  readonly last: number;
-}
 
 /** What a flow becomes: nothing (stays packets), a stream, a stream that is looked at, or HTTP requests. */
 export type RouteUpgrade = 'none' | 'stream' | 'sniff' | 'http';
@@ -35,8 +30,8 @@ export interface RouteConfig {
   /** Null: any port. Sorted, without overlap. */
   readonly ports: readonly PortRange[] | null;
   /**
-   * Names that a TLS client asks for; absent: whatever is asked. Such a route takes only streams of an on-ramp
-   * that looks at their hellos, and wins over those without names.
+   * Names that a TLS client asks for; absent: whatever is asked. Such a route takes only streams of an
+   * on-ramp that looks at their hellos, and wins over those without names.
    */
   readonly serverNames?: readonly string[];
   /** Protocols of which a TLS client must offer one; absent: whatever is offered. */
@@ -46,23 +41,6 @@ export interface RouteConfig {
   /** As written, else what the off-ramp needs: sockets `stream`, http `http`, all others `none`. */
   readonly upgrade: RouteUpgrade;
 }
-
-const portsSchema = z
-  .array(z.union([z.int(), z.string()]))
-  .min(1)
-  .max(256)
-  .transform((items, context) => {
-    const ranges: PortRange[] = [];
-    for (const [index, item] of items.entries()) {
-      const range = parsePorts(item);
-      if (range !== null) ranges.push(range);
-      else {
-        const message = 'does not fit; expected a port or a range of ports, such as 80 or "8000-8100"';
-        context.issues.push({ code: 'custom', message, input: item, path: [index] });
-      }
-    }
-    return mergePorts(ranges);
-  });
 
 /** One element of `routes`. */
 export const routeSchema = z
@@ -174,23 +152,4 @@ function prefixText(to: IpPrefix | null): string {
 function defaultUpgrade(offRamp: OffRampConfig['type'] | undefined): RouteUpgrade {
   if (offRamp === 'http') return 'http';
   return offRamp === 'sockets' ? 'stream' : 'none';
-}
-
-function parsePorts(item: string | number): PortRange | null {
-  const match = /^([0-9]{1,5})(?:-([0-9]{1,5}))?$/.exec(String(item));
-  if (match === null) return null;
-  const first = Number(match[1]);
-  const last = Number(match[2] ?? match[1]);
-  return first >= 1 && first <= last && last <= 65535 ? { first, last } : null;
-}
-
-/** Sorts ranges and joins those that touch or overlap. */
-function mergePorts(ranges: readonly PortRange[]): readonly PortRange[] {
-  const merged: PortRange[] = [];
-  for (const range of ranges.toSorted((a, b) => a.first - b.first)) {
-    const before = merged.at(-1);
-    if (before === undefined || range.first > before.last + 1) merged.push(range);
-    else merged[merged.length - 1] = { first: before.first, last: Math.max(before.last, range.last) };
-  }
-  return merged;
 }

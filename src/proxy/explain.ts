@@ -10,7 +10,7 @@ import { RampartError } from '#base/error.ts';
 import { formatPrefix, formatSocketAddress, parseIp, parsePrefix, prefixContains } from '#base/ip.ts';
 import type { Config } from '#config/config.ts';
 import { isIpOffRamp, type OffRampConfig, type RejectOffRamp } from '#config/off-ramps.ts';
-import type { OnRampConfig } from '#config/on-ramps.ts';
+import { isListenerOnRamp, type OnRampConfig } from '#config/on-ramps.ts';
 import { type RouteQuery, RouteTable } from '#config/route-table.ts';
 import type { ExplainQuery, ExplainStep, Explanation } from '#contract/agent.ts';
 import type { Context, Endpoint, Target } from '#contract/context.ts';
@@ -73,7 +73,7 @@ class Explainer {
     const state = this.#arrive(onRamp);
     if (state === null) return this.#result('refused');
     this.#findRoute(state, onRamp);
-    if (isListener(onRamp)) state.layer = listenerWish(onRamp, state);
+    if (isListenerOnRamp(onRamp)) state.layer = listenerWish(onRamp, state);
     else if (this.#flow(state) === 'over') return this.#result('refused');
     if ((await this.#upgraded(state)) === 'over') return this.#result('refused');
     if ((await this.#egress(state)) === 'over') return this.#result('refused');
@@ -100,7 +100,7 @@ class Explainer {
       'next',
       `${onRamp.name} (${onRamp.type}): ${context.account}/${context.vnet}${who}`,
     );
-    if (!isListener(onRamp)) {
+    if (!isListenerOnRamp(onRamp)) {
       const address = parseIp(this.#query.source) as Uint8Array;
       const martian = addressMistake(address, parseIp(this.#query.destination) as Uint8Array);
       if (martian !== null) {
@@ -415,7 +415,7 @@ function chooseOnRamp(config: Config, query: ExplainQuery): OnRampConfig {
   const named = query.onRamp;
   const fits = config.onRamps.filter((onRamp) => {
     if (named !== undefined) return onRamp.name === named;
-    if (isListener(onRamp)) return false;
+    if (isListenerOnRamp(onRamp)) return false;
     if (!('context' in onRamp)) return query.account !== undefined && query.vnet !== undefined;
     if (query.account !== undefined && onRamp.context.account !== query.account) return false;
     return query.vnet === undefined || onRamp.context.vnet === query.vnet;
@@ -459,13 +459,9 @@ function holds(sources: readonly string[], address: Uint8Array): boolean {
   });
 }
 
-function isListener(onRamp: OnRampConfig): boolean {
-  return onRamp.type === 'tcp' || onRamp.type === 'udp';
-}
-
 /** What a plain listener's traffic becomes: as the on-ramp says, else its route; bytes where nobody says. */
 function listenerWish(onRamp: OnRampConfig, state: State): State['wish'] {
-  const own = onRamp.type === 'tcp' ? onRamp.upgrade : null;
+  const own = 'upgrade' in onRamp ? onRamp.upgrade : null;
   return own ?? (state.wanted === 'packets' ? 'stream' : state.wish);
 }
 

@@ -5,7 +5,7 @@ import { formatSocketAddress, parseIp, type SocketAddress } from '#base/ip.ts';
 import type { Config } from '#config/config.ts';
 import type { GueOffRamp, IpTunnelOffRamp, OffRampConfig, TunOffRamp } from '#config/off-ramps.ts';
 import { isIpOffRamp } from '#config/off-ramps.ts';
-import type { OnRampConfig } from '#config/on-ramps.ts';
+import { isListenerOnRamp, type OnRampConfig } from '#config/on-ramps.ts';
 import type { FlowFilter, FlowSummary, RampStatus } from '#contract/agent.ts';
 import { CloseReason } from '#contract/record.ts';
 import { echoSupport } from '#io/echo-socket.ts';
@@ -51,7 +51,7 @@ export class IpPlane {
   /** True when the config has an IP tunnel, on either side. */
   static isNeeded(config: Config): boolean {
     return (
-      config.onRamps.some((onRamp) => onRamp.type !== 'tcp' && onRamp.type !== 'udp') ||
+      config.onRamps.some((onRamp) => !isListenerOnRamp(onRamp)) ||
       config.offRamps.some((offRamp) => isIpOffRamp(offRamp.type))
     );
   }
@@ -167,13 +167,13 @@ export class IpPlane {
 
   #needsStack(): boolean {
     const { config } = this.#assembly;
-    const tunnels = config.onRamps.some((onRamp) => onRamp.type !== 'tcp' && onRamp.type !== 'udp');
+    const tunnels = config.onRamps.some((onRamp) => !isListenerOnRamp(onRamp));
     return tunnels && config.routes.some((route) => route.upgrade !== 'none' && route.protocol !== 'udp');
   }
 
   async #openOnRamp(onRamp: OnRampConfig): Promise<void> {
     const { name } = onRamp;
-    if (onRamp.type === 'tcp' || onRamp.type === 'udp') return;
+    if (isListenerOnRamp(onRamp)) return;
     let where: string;
     if (onRamp.type === 'tun') {
       await this.#openTun(name, onRamp, configContext(onRamp.context, name));

@@ -1,5 +1,11 @@
 import { formatSocketAddress, parseIp } from '#base/ip.ts';
-import type { ProxyHeaderConfig, StreamListenerConfig, TcpOnRamp } from '#config/on-ramps.ts';
+import {
+  isListenerOnRamp,
+  type ProxyHeaderConfig,
+  type SocksOnRamp,
+  type StreamListenerConfig,
+  type TcpOnRamp,
+} from '#config/on-ramps.ts';
 import type { RouteConfig } from '#config/routes.ts';
 import type { RampStatus } from '#contract/agent.ts';
 import type { Context, Endpoint, FlowProtocol } from '#contract/context.ts';
@@ -9,15 +15,18 @@ import { IpProtocol } from '#packet/parse.ts';
 
 import type { FlowTuple } from './flow/flow-table.ts';
 import { isContextRefusal, makeContext } from './hooks/context.ts';
+import { type DecidedRoute, SocksServer } from './onramp/socks-server.ts';
+import { RuledGuard } from './onramp/target-guard.ts';
 import { type ProxyHeaderOptions, TcpListener } from './onramp/tcp-listener.ts';
 import { UdpListener } from './onramp/udp-listener.ts';
+import { userContext, Users } from './onramp/users.ts';
 import { OffRampDialer } from './offramp/dialer.ts';
 import type { StreamOffRamp } from './offramp/offramp.ts';
 import { OriginOffRamp } from './offramp/origin-off-ramp.ts';
 import { SocketSessions } from './offramp/session.ts';
 import { SocketOffRamp } from './offramp/socket-off-ramp.ts';
 import { type Assembly, configContext } from './assembly.ts';
-import type { NetworkId, StreamHandler } from './proxy-contract.ts';
+import type { InboundStream, NetworkId, StreamHandler } from './proxy-contract.ts';
 import { HttpEngine } from './upgrade/http.ts';
 import { TlsPlane } from './tls-plane.ts';
 import { StreamDispatcher } from './upgrade/stream.ts';
@@ -36,6 +45,7 @@ export class StreamPlane {
   readonly #entry: StreamHandler;
   readonly #tcp: TcpListener[] = [];
   readonly #udp: UdpListener[] = [];
+  readonly #servers: SocksServer[] = [];
 
   constructor(assembly: Assembly) {
     this.#assembly = assembly;
@@ -101,13 +111,13 @@ export class StreamPlane {
   listen(): void {
     const { config, worker, networks } = this.#assembly;
     for (const onRamp of config.onRamps) {
-      if (onRamp.type !== 'tcp' && onRamp.type !== 'udp') continue;
+      if (!isListenerOnRamp(onRamp)) continue;
       const context = configContext(onRamp.context, onRamp.name);
       const network = networks.intern(context.account, context.vnet);
       const { name } = onRamp;
-      if (onRamp.type === 'tcp') {
-        this.#tcp.push(this.#openTcp(onRamp, context, network));
-      } else {
+      if (onRamp.type === 'tcp') this.#tcp.push(this.#openTcp(onRamp, context, network));
+      else if (onRamp.type === 'socks5') this.#tcp.push(this.#openSocks(onRamp, context, network));
+      else {
         const destination = { address: onRamp.listen.address, port: onRamp.listen.port };
         const route = this.route(network, context, { destination, protocol: 'udp' });
         const options = { name, listen: onRamp.listen, context, network };
@@ -120,9 +130,13 @@ export class StreamPlane {
   /** What the control socket tells of the listeners. */
   status(): RampStatus[] {
     return [
-      ...this.#tcp.map((each) => listenerStatus(each, 'tcp')),
+      ...this.#tcp.map((each) => listenerStatus(each, this.#typeOf(each.name))),
       ...this.#udp.map((each) => listenerStatus(each, 'udp')),
     ];
+  }
+
+  #typeOf(onRamp: string): string {
+    return this.#assembly.config.onRamps.find(({ name }) => name === onRamp)?.type ?? 'tcp';
   }
 
   /** Takes nothing new, and waits until what is under way has ended by itself, at most `graceMs`. */
@@ -139,6 +153,7 @@ export class StreamPlane {
   /** Ends everything. */
   close(): void {
     for (const listener of [...this.#tcp, ...this.#udp]) listener.close();
+    for (const server of this.#servers) server.close();
     this.dispatcher.closeAll(CloseReason.Shutdown);
     this.http.closeAll(CloseReason.Shutdown);
     this.sessions.closeAll(CloseReason.Shutdown);
@@ -154,6 +169,36 @@ export class StreamPlane {
     const decided = { wish, route: route?.via ?? null, rule: route?.rule ?? 'no route' };
     const options = { ...this.#listenerOptions(onRamp), context, network, ...decided };
     return new TcpListener(this.#assembly.worker, options, this.handler);
+  }
+
+  #openSocks(onRamp: SocksOnRamp, context: Context, network: NetworkId): TcpListener {
+    const { worker } = this.#assembly;
+    const { users, allow, name, udp, upgrade } = onRamp;
+    const server = new SocksServer(worker, {
+      users: users === null ? null : new Users(users),
+      guard: new RuledGuard({ onRamp: name, ...allow }, () => worker.io.now()),
+      udp,
+      route: (of, destination, protocol) => this.#decide(of, { destination, protocol }, upgrade),
+      contextOf: userContext,
+      sessions: this.sessions,
+      streams: this.handler,
+    });
+    this.#servers.push(server);
+    const options = { ...this.#listenerOptions(onRamp), context, network };
+    const later = { wish: 'stream', route: null, rule: `on-ramp ${name}` } as const;
+    return new TcpListener(worker, { ...options, ...later }, server);
+  }
+
+  /** What the config's routes say of a target that a client named. */
+  #decide(
+    context: Context,
+    flow: { readonly destination: Endpoint; readonly protocol: 'tcp' | 'udp' },
+    upgrade: InboundStream['wish'] | null,
+  ): DecidedRoute {
+    const network = this.#assembly.networks.intern(context.account, context.vnet);
+    const route = this.route(network, context, flow);
+    const wish = upgrade ?? (route === null || route.upgrade === 'none' ? 'stream' : route.upgrade);
+    return { via: route?.via ?? null, rule: route?.rule ?? 'no route', wish };
   }
 
   /** What the config says of every listener for streams. */

@@ -25,8 +25,16 @@ const HOST = 'machine';
 
 const CONFIG = `
 on_ramps:
-  - { name: web, type: tcp, listen: 127.0.0.1:9000, upgrade: http, proxy_protocol: { trust: [127.0.0.1/32] } }
-  - { name: echo, type: tcp, listen: 127.0.0.1:9001, upgrade: stream, proxy_protocol: { trust: [127.0.0.1/32] } }
+  - name: web
+    type: tcp
+    listen: 127.0.0.1:9000
+    upgrade: http
+    proxy_protocol: { trust: [127.0.0.1/32] }
+  - name: echo
+    type: tcp
+    listen: 127.0.0.1:9001
+    upgrade: stream
+    proxy_protocol: { trust: [127.0.0.1/32] }
   - { name: plain-v1, type: tcp, listen: 127.0.0.1:9011, upgrade: http }
   - { name: plain-v2, type: tcp, listen: 127.0.0.1:9012, upgrade: http }
   - { name: plain-nginx, type: tcp, listen: 127.0.0.1:9013, upgrade: stream }
@@ -96,7 +104,8 @@ listen tls
 ${server('up', 'ssl,cert-cn,ssl-cipher,cert-sig,cert-key,crc32c,authority')}
 frontend told
   bind 127.0.0.1:8100 accept-proxy
-  http-request return status 200 content-type text/plain lf-string "%[src]:%[src_port] > %[dst]:%[dst_port]\\n"
+  http-request return status 200 content-type text/plain \\
+    lf-string "%[src]:%[src_port] > %[dst]:%[dst_port]\\n"
 `;
 }
 
@@ -107,7 +116,8 @@ daemon off; master_process off; pid ${folder}/nginx.pid; error_log ${folder}/ngi
 events { worker_connections 100; }
 http { access_log off;
   server { listen 127.0.0.1:8200 proxy_protocol;
-    location / { return 200 "$proxy_protocol_addr:$proxy_protocol_port > $proxy_protocol_server_port\\n"; } } }
+    location / {
+      return 200 "$proxy_protocol_addr:$proxy_protocol_port > $proxy_protocol_server_port\\n"; } } }
 stream { server { listen 127.0.0.1:7100; proxy_pass 127.0.0.1:9000; proxy_protocol on; } }
 `;
 }

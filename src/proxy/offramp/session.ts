@@ -181,6 +181,10 @@ class SocketSession implements Session, Completion {
 
   #connectTo(address: string, family: 4 | 6, port: number, source: Endpoint | null): void {
     const { io } = this.#worker;
+    if (this.#request.guard?.refuse(parseIp(address) as Uint8Array, port)) {
+      queueMicrotask(() => this.#end(CloseReason.Policy));
+      return;
+    }
     try {
       this.#fd = io.socket(family === 4 ? 'udp4' : 'udp6');
       if (source !== null) io.bind(this.#fd, { family, address: source.address, port: 0 });

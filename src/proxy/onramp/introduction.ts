@@ -3,18 +3,18 @@ import { type Completion, Errno, type Fd } from '#io/io.ts';
 import type { Worker } from '#proxy/proxy-contract.ts';
 import { Counter } from '#proxy/stats.ts';
 
+import { farewell } from './farewell.ts';
+import { sendNow } from './send-now.ts';
+
 /** Why an introduction did not come to its end. */
 export type IntroductionLoss = 'closed' | 'error' | 'timeout' | 'too-long' | 'refused';
 
 const TAG_BYTES = 0;
 const TAG_TIMEOUT = 1;
 const TAG_STARVED = 2;
-const TAG_LINGER = 3;
 
 /** How long a receive that found no buffer waits for one. */
 const STARVED_MS = 10;
-/** How long a refused client may take to read its answer and close. */
-const LINGER_MS = 1000;
 
 /**
  * What a client says before its stream begins: a PROXY header, the greeting of SOCKS. Gathers its bytes in
@@ -34,7 +34,6 @@ export abstract class Introduction implements Completion {
   protected length = 0;
   #reading = false;
   #over = false;
-  #lingering = false;
   #timer: number;
 
   /** Takes `fd` over, and the slot with `prefixLength` bytes at `prefixOffset`, −1 for none. */
@@ -50,6 +49,11 @@ export abstract class Introduction implements Completion {
   begin(): void {
     if (this.length > 0) this.onBytes();
     else this.more();
+  }
+
+  /** It has ended or was handed on. */
+  protected get isOver(): boolean {
+    return this.#over;
   }
 
   /** Ends it from outside: the listener is closed. */
@@ -121,32 +125,21 @@ export abstract class Introduction implements Completion {
     this.onLost(loss);
   }
 
-  /**
-   * Ends it behind an answer: says it, then reads and drops what comes until the client closes, because
-   * closing with unread input would make the kernel send RST, and the client lose the answer.
-   */
+  /** Ends it behind an answer, which the client gets to read. */
   protected refuse(answer: Uint8Array): void {
     if (this.#over) return;
     this.#count('refused');
-    this.onLost('refused');
-    if (!this.say(answer)) {
-      this.#close();
-      return;
-    }
-    const { io } = this.worker;
+    this.#over = true;
     this.stopClock();
-    io.shutdownWrite(this.fd);
-    this.#lingering = true;
-    this.#timer = io.timer(LINGER_MS, this, TAG_LINGER);
-    this.length = 0;
-    this.more();
+    if (!this.#reading) this.#releaseSlot();
+    farewell(this.worker, this.fd, answer);
+    this.onLost('refused');
   }
 
   onCompletion(tag: number, result: number, flags: number): void {
     if (tag === TAG_BYTES) this.#onReceived(result, flags);
     else if (this.#over) return;
     else if (tag === TAG_STARVED) this.more();
-    else if (tag === TAG_LINGER) this.#close();
     else this.lose('timeout');
   }
 
@@ -159,12 +152,6 @@ export abstract class Introduction implements Completion {
     }
     if (this.#over) {
       this.#releaseSlot();
-      return;
-    }
-    if (this.#lingering) {
-      this.length = 0;
-      if (result > 0) this.more();
-      else this.#close();
       return;
     }
     if (result > 0) this.onBytes();
@@ -192,16 +179,4 @@ export abstract class Introduction implements Completion {
     const counter = loss === 'timeout' ? Counter.ClientTimeouts : Counter.StreamsRefused;
     counters[counter] = (counters[counter] as number) + 1;
   }
-}
-
-/** Sends a few bytes that a fresh socket has room for. False when it does not take all of them at once. */
-export function sendNow(worker: Worker, fd: Fd, bytes: Uint8Array): boolean {
-  const { io, streams } = worker;
-  const slot = streams.acquire();
-  if (slot < 0) return false;
-  assert(bytes.length <= streams.slotBytes);
-  io.arena.bytes.set(bytes, slot);
-  const sent = io.trySend(fd, slot, bytes.length);
-  streams.release(slot);
-  return sent === bytes.length;
 }

@@ -16,6 +16,7 @@ import type {
 import { Counter } from '#proxy/stats.ts';
 
 import { socketEndpoint } from './endpoint.ts';
+import { recordUnopened } from './stream-record.ts';
 import { isTrusted, type ProxyClient, type ProxyHeaderOwner, ProxyHeaderReader } from './proxy-header.ts';
 
 /** How a listener's streams enter. */
@@ -266,40 +267,16 @@ export class TcpListener implements Completion, FlowWatcher, ProxyHeaderOwner {
     const { connectionsPerAddressMax } = this.#options;
     const now = this.#perAddress.get(address) ?? 0;
     if (connectionsPerAddressMax !== undefined && now >= connectionsPerAddressMax) {
-      this.#recordLimit(stream);
+      this.#worker.io.close(stream.fd);
+      this.#countRefused();
+      const rule = `${this.name}: connections_per_address_max`;
+      recordUnopened(this.#worker, stream, { rule, reason: CloseReason.Limit, startedAt: Date.now() });
       return false;
     }
     this.#open.set(stream.flow, address);
     this.#perAddress.set(address, now + 1);
     this.#worker.records.watch?.(stream.flow, this);
     return true;
-  }
-
-  #recordLimit(stream: InboundStream): void {
-    const { fd, flow, context, source, destination } = stream;
-    this.#worker.io.close(fd);
-    this.#countRefused();
-    const at = Date.now();
-    this.#worker.records.record({
-      flow,
-      account: context.account,
-      vnet: context.vnet,
-      identity: context.identity,
-      onRamp: context.onRamp,
-      offRamp: null,
-      layer: 'tcp',
-      protocol: 'tcp',
-      source,
-      destination,
-      rule: `${this.name}: connections_per_address_max`,
-      reason: CloseReason.Limit,
-      startedAt: at,
-      endedAt: at,
-      bytesUp: 0,
-      bytesDown: 0,
-      packetsUp: 0,
-      packetsDown: 0,
-    });
   }
 
   #refuse(client: ProxyClient, why: string): void {
