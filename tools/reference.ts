@@ -121,12 +121,12 @@ function metrics(): string {
   return `# Metrics
 
 What \`telemetry.metrics\` serves, in the text format of Prometheus. Counters count since the start and only
-rise. \`rampart top\` and the control socket show the counters without \`rampart_\` and \`_total\`. The reasons
-of \`rampart_drops_total\` are the [drop reasons](drop-reasons.md).
+rise. \`rampart top\` and the control socket show the counters without \`rampart_\` and \`_total\`. The
+reasons of \`rampart_drops_total\` are the [drop reasons](drop-reasons.md).
 
-Labels are bounded: on-ramps and off-ramps are those of the config; of the networks the first ${NETWORKS_MAX}
-that something ended in have labels of their own, and all others together are the account \`${OTHER}\`, which is
-no valid name of an account.
+Labels are bounded: on-ramps and off-ramps are those of the config; of the networks the first
+${NETWORKS_MAX} that something ended in have labels of their own, and all others together are the account
+\`${OTHER}\`, which is no valid name of an account.
 
 | metric | type | meaning |
 | --- | --- | --- |

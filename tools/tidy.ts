@@ -47,6 +47,8 @@ const FILE_LINES_MAX = 1000;
 
 /** Folders whose TypeScript is checked. */
 const CODE = /^(src|tools|bench|fuzz|tests|examples|bin)\//;
+/** What several tests of one folder share, beside them. */
+const TEST_HELPER = /[/-]test-[a-z0-9-]+\.ts$/;
 const KEBAB = /^[a-z0-9]+(-[a-z0-9]+)*$/;
 
 /** Every finding in the tree, in the order of files and lines. */
@@ -210,7 +212,7 @@ function inRoot(file: string, specifier: string): string {
 }
 
 function checkTestingImport(file: string, line: number, isTest: boolean, add: Add): void {
-  if (isTest || /^(src\/testing|tests|fuzz|bench|examples)\//.test(file)) return;
+  if (isTest || TEST_HELPER.test(file) || /^(src\/testing|tests|fuzz|bench|examples)\//.test(file)) return;
   add(line, 'layer', 'testing is for tests, fuzzers and benches only: nothing that ships may lean on it');
 }
 

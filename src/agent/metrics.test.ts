@@ -42,6 +42,11 @@ function snapshot(networks: readonly NetworkFigures[] = []): MetricsSnapshot {
   };
 }
 
+const NAME = '[a-zA-Z_:][a-zA-Z0-9_:]*';
+const LABEL = '[a-z_]+="(?:[^"\\\\\\n]|\\\\["\\\\n])*"';
+/** A line with a value: name, labels with commas between them, value. */
+const SAMPLE = new RegExp(`^(${NAME})(\\{(?:${LABEL}(?:,(?=[a-z])|(?=\\})))+\\})? (\\S+)$`);
+
 /** Reads the text format strictly: any line out of place is an error. */
 function parse(page: string): Map<string, { type: string; samples: Map<string, number> }> {
   const families = new Map<string, { type: string; samples: Map<string, number> }>();
@@ -60,10 +65,7 @@ function parse(page: string): Map<string, { type: string; samples: Map<string, n
       assert.equal(current.endsWith('_total'), type[2] === 'counter', `${current}: counters end in _total`);
       families.set(current, { type: type[2] as string, samples: new Map() });
     } else {
-      const sample =
-        /^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{(?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*"(?:,(?=[a-z])|(?=\})))+\})? (\S+)$/.exec(
-          line,
-        );
+      const sample = SAMPLE.exec(line);
       assert.ok(sample, `no line of the format: ${line}`);
       assert.equal(sample[1], current, 'samples stand below their TYPE');
       const { samples } = families.get(current) as { samples: Map<string, number> };

@@ -85,6 +85,7 @@ let rampart: RampartProcess;
 function haproxyConfig(): string {
   const server = (name: string, options: string): string =>
     `  server ${name} 127.0.0.1:9000 send-proxy-v2 proxy-v2-options ${options}\n`;
+  const addresses = '%[src]:%[src_port] > %[dst]:%[dst_port]';
   return `
 global
   maxconn 200
@@ -104,8 +105,7 @@ listen tls
 ${server('up', 'ssl,cert-cn,ssl-cipher,cert-sig,cert-key,crc32c,authority')}
 frontend told
   bind 127.0.0.1:8100 accept-proxy
-  http-request return status 200 content-type text/plain \\
-    lf-string "%[src]:%[src_port] > %[dst]:%[dst_port]\\n"
+  http-request return status 200 content-type text/plain lf-string "${addresses}\\n"
 `;
 }
 

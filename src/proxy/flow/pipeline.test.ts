@@ -84,7 +84,7 @@ test('removing a route ends its flows with route_removed and leaves the others',
   assert.equal(server.take().length, 3);
 });
 
-test('a trace tells of the packet, the flow, the verdict and the drop; nothing is built while nobody watches', (t) => {
+test('a trace tells of packet, flow, verdict and drop; nothing is built while nobody watches', (t) => {
   const { world, client } = setUp(t);
   world.send(client, up());
   assert.equal(world.traced.length, 0);

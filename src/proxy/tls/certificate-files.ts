@@ -26,7 +26,8 @@ function readBytes(folder: string, file: string): Uint8Array {
   try {
     return readFileSync(resolve(folder, file));
   } catch (cause) {
-    const text = `${file} cannot be read: ${(cause as Error).message}; expected the file that the config names`;
+    const why = (cause as Error).message;
+    const text = `${file} cannot be read: ${why}; expected the file that the config names`;
     throw new RampartError('RAMP_CERTIFICATE', text, { side: 'config', cause });
   }
 }

@@ -89,7 +89,7 @@ for (const kind of KINDS) {
     assert.match(rig.errors[2] as string, /closed the connection during the handshake/);
   });
 
-  test(`${kind}: a client comes back with a ticket, also after the key that sealed it was replaced`, async () => {
+  test(`${kind}: a client comes back with a ticket, though the key that sealed it was replaced`, async () => {
     await using rig = new TlsRig(kind, { onOpen: (stream, at) => new Echo(stream, at) });
     const first = await open(rig);
     const ticket = once(first, 'session');
