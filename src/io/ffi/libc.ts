@@ -1,6 +1,6 @@
 /**
- * System calls through `node:ffi`. With `openssl.ts` this is the only place that imports it, which keeps an
- * experimental module replaceable.
+ * System calls through `node:ffi`. Only this folder imports it, which keeps an experimental
+ * module replaceable.
  *
  * Two rules make a call cost 5–10 ns beside the system call itself. Every function is declared with two to
  * six `pointer` arguments and an `i32` result, because Node puts no JavaScript wrapper around that shape;

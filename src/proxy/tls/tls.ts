@@ -8,7 +8,7 @@
  *   peer ◄── raw descriptor ──► TlsStream ◄── layered descriptor ──► HTTP, relay, sniffing …
  *              ciphertext        TlsSession         plaintext
  * ```
- * `certificate-files.ts` reads certificates and reads them again when they change; `inspect.ts` mints them.
+ * `certificate-files.ts` reads certificates and reads them again when they change; `inspector.ts` mints them.
  *
  * This file is the folder's front: it says what belongs here. Import the file that you need, not this one.
  */

@@ -1,6 +1,6 @@
 /**
  * `tunnel` holds the IP tunnels: two-way streams of IP packets with a context. A tunnel is both on-ramp and
- * off-ramp, so it has a folder of its own below both (see docs/adr/0010-tunnel-folder.md). What belongs
+ * off-ramp, so it has a folder of its own below both (see docs/adr/0005-tunnel-folder.md). What belongs
  * here: moving whole IP packets between a descriptor and the `PacketSink`, and making a context of a
  * tunnel's first message or of a datagram's private data. What does not: flows, routes, verdicts, checksums
  * and segmentation (`flow`).
