@@ -38,8 +38,8 @@ export interface Context<Extension = unknown> {
 /** One end of a flow, on the cold path. */
 export interface Endpoint {
   /**
-   * IP literal, RFC 5952 form. As the destination of a stream or session that asked for a name (SOCKS, CONNECT):
-   * that name in lower case.
+   * IP literal, RFC 5952 form. As the destination of a stream or session that asked for a name (SOCKS,
+   * CONNECT): that name in lower case.
    */
   readonly address: string;
   /** 0 where the protocol has no ports. */

@@ -154,7 +154,9 @@ export class IpPlane {
     }
   }
 
-  /** Echo to hosts behind plain sockets needs a permission that not everybody has; said once, not per packet. */
+  /**
+   * Echo to hosts behind plain sockets needs a permission that not everybody has; said once, not per packet.
+   */
   #tellEchoSupport(): void {
     const { config, log } = this.#assembly;
     const isWanted = config.offRamps.some(({ type }) => type === 'sockets');

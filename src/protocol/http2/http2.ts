@@ -10,7 +10,7 @@
  *   stream-state.ts     RFC 9113 section 5.1 as a table
  *   stream.ts           what is kept for one stream
  *   hpack-decoder.ts    a field block → `name: value` lines and the marks of their fields
- *   head-reader.ts      those lines → the `MessageHead` that HTTP/1.1 fills too: from here on both are one message
+ *   head-reader.ts      those lines → the `MessageHead` that HTTP/1.1 fills too: one message for both
  *   head-writer.ts      a `MessageHead` and what is to be changed in it → a field block
  *   hpack-encoder.ts    fields → a field block
  *   hpack-table.ts      the dynamic table, hpack-static.ts the static one, hpack-huffman.ts the code

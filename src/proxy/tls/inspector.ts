@@ -103,8 +103,8 @@ function freeLater({ context }: Minted): void {
 }
 
 /**
- * What leaves of one inspected stream: by TLS, to the server that was verified before the client was answered. The
- * connection of that verification is the first that is used.
+ * What leaves of one inspected stream: by TLS, to the server that was verified before the client was
+ * answered. The connection of that verification is the first that is used.
  */
 export class InspectedUpstream implements SecureUpgrade {
   readonly key: string;

@@ -10,8 +10,8 @@ export interface HelloAsks {
 }
 
 /**
- * Routes by what TLS clients ask for. An exact name wins over a pattern, a pattern over none; among equals one that
- * names protocols, then the one that stands first in the file.
+ * Routes by what TLS clients ask for. An exact name wins over a pattern, a pattern over none; among equals
+ * one that names protocols, then the one that stands first in the file.
  */
 export class HelloRoutes {
   readonly #exact = new Map<string, RouteConfig[]>();

@@ -35,8 +35,8 @@ export interface TlsGateOptions {
 }
 
 /**
- * Stands before all that carries streams: reads the ClientHello where an on-ramp has TLS, or where a stream is sniffed
- * and there is a `tls` hook, and decides what becomes of it.
+ * Stands before all that carries streams: reads the ClientHello where an on-ramp has TLS, or where a stream
+ * is sniffed and there is a `tls` hook, and decides what becomes of it.
  *
  * ```
  *  onStream ─► first bytes ─┬─ no TLS ────────────────────────────────────────────► next (or refused)
@@ -92,8 +92,8 @@ export interface ConfigDecision {
 }
 
 /**
- * A name that has a certificate is terminated, one that is never inspected is passed, one that only a route names is
- * passed; all others are what the on-ramp says.
+ * A name that has a certificate is terminated, one that is never inspected is passed, one that only a route
+ * names is passed; all others are what the on-ramp says.
  */
 export function decideByConfig(
   onRamp: TlsOnRamp | null,
