@@ -1,6 +1,7 @@
 import { assert } from '#base/assert.ts';
 import { CloseReason } from '#contract/record.ts';
 import { Errno } from '#io/io.ts';
+import type { ClientText } from '#proxy/access-log/access-entry.ts';
 import type { DialPlan, InboundStream } from '#proxy/proxy-contract.ts';
 import { Counter } from '#proxy/stats.ts';
 import { latin1Bytes } from '#protocol/http/octets.ts';
@@ -43,6 +44,8 @@ export class HttpConnection extends HttpSocket {
   since: number;
   lingering = false;
   offRamp: string | null = null;
+  /** What names the client in the access log, once a request has come. */
+  clientText: ClientText | null = null;
   readonly #startedAt = Date.now();
   #onGiven: ((stream: InboundStream | null) => void) | null = null;
   #lingeredBytes = 0;

@@ -11,7 +11,6 @@ import { hasViaPseudonym, writeRequestHead, writeResponseHead } from '#protocol/
 import { parseRequestHead, parseResponseHead } from '#protocol/http/head.ts';
 import { isIdempotent, Method } from '#protocol/http/http.ts';
 import { HeadFlag, MessageHead } from '#protocol/http/message-head.ts';
-import { latin1Bytes } from '#protocol/http/octets.ts';
 import { CONTINUE_RESPONSE } from '#protocol/http/response.ts';
 
 import type { HttpEngine } from './http.ts';
@@ -28,40 +27,27 @@ import {
 import { BodyPump, type PumpOwner } from './http-body-pump.ts';
 import type { HttpConnection } from './http-connection.ts';
 import { Await, Due, ExchangeClock } from './http-exchange-clock.ts';
+import { Phase, ResponsePhase } from './http-exchange-phase.ts';
 import { HookRequest, HookResponse } from './http-fields.ts';
+import {
+  applyRewrites,
+  fillInterim,
+  fillRequest,
+  responseContentLength,
+  targetAuthority,
+} from './http-heads.ts';
+import { KeptHead } from './http-kept-head.ts';
 import { RetryCopy } from './http-retry.ts';
 import { HttpTunnel } from './http-tunnel.ts';
 import { UpstreamConnection, type UpstreamGroup, type UpstreamUser } from './http-upstream-pool.ts';
 
-/**
- *  Head ─► Deciding ─► Connecting ─► Forwarding ─► Free
- *    │        │            │    ▲        │  │
- *    │        │            │    └─retry──┘  └────► Tunneling ─► Free
- *    └────────┴────────────┴──► Answering ─► Free
- */
-const Phase = Object.freeze({
-  Free: 0,
-  Head: 1,
-  Deciding: 2,
-  Connecting: 3,
-  Forwarding: 4,
-  Answering: 5,
-  Tunneling: 6,
-} as const);
-type Phase = (typeof Phase)[keyof typeof Phase];
-
-/** Where the response is, while `Forwarding`. */
-const Response = Object.freeze({ Awaited: 0, Deciding: 1, Blocked: 2, Body: 3 } as const);
-type Response = (typeof Response)[keyof typeof Response];
-
 /** Interim responses to one request: an upstream that sends more is broken. */
 const INTERIM_MAX = 32;
-/** Tries to get a slot, some 10 ms apart, before an exchange gives up: all may be held by others that wait too. */
+/**
+ * Tries to get a slot, some 10 ms apart, before an exchange gives up: all may be held by others that wait
+ * too.
+ */
 const SLOT_TRIES_MAX = 100;
-const NO_BYTES = new Uint8Array(0);
-/** Values of X-Forwarded-Proto. */
-const HTTP = latin1Bytes('http');
-const HTTPS = latin1Bytes('https');
 
 /** One request and its response, from the first byte of the one to the last of the other. Reused. */
 export class HttpExchange implements UpstreamUser, PumpOwner {
@@ -73,7 +59,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
   #connection: HttpConnection | null = null;
   #upstream: UpstreamConnection | null = null;
   #phase: Phase = Phase.Free;
-  #responsePhase: Response = Response.Awaited;
+  #responsePhase: ResponsePhase = ResponsePhase.Awaited;
   /** Rises with every use: what was asked asynchronously for an earlier one is dropped. */
   #serial = 0;
   /** The client connection ends after this exchange. */
@@ -90,8 +76,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
   #plan: DialPlan | null = null;
   #group: UpstreamGroup | null = null;
   readonly #retry: RetryCopy;
-  /** Slot that the request's head lies in, when it was taken from the connection's input; else −1. */
-  #headSlot = -1;
+  readonly #head: KeptHead;
   #slotTries = 0;
   #waitsForSlot = false;
   #requestVerdict: Extract<RequestVerdict, { action: 'forward' }> | null = null;
@@ -104,6 +89,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#engine = engine;
     this.#request = new MessageHead(engine.headOptions);
     this.#response = new MessageHead(engine.headOptions);
+    this.#head = new KeptHead(this.#request);
     this.#retry = new RetryCopy(engine.io, engine.retries);
   }
 
@@ -113,7 +99,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#serial++;
     this.#connection = connection;
     this.#phase = Phase.Head;
-    this.#responsePhase = Response.Awaited;
+    this.#responsePhase = ResponsePhase.Awaited;
     this.#closing = false;
     this.#upgrading = false;
     this.#responded = false;
@@ -169,7 +155,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       return;
     }
     this.#clock.clientAt = this.#engine.io.now();
-    if (this.#responsePhase === Response.Blocked) this.#continueBlocked();
+    if (this.#responsePhase === ResponsePhase.Blocked) this.#continueBlocked();
     else if (this.#phase === Phase.Tunneling) this.#openTunnel();
     else this.#runDown();
   }
@@ -256,7 +242,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       return;
     }
     if (this.#phase === Phase.Head) this.#phase = Phase.Deciding;
-    this.#watchClient();
+    if (this.#phase !== Phase.Forwarding) this.#head.watch(this.#connection as HttpConnection);
     const serial = this.#serial;
     answer
       .then((value) => {
@@ -266,23 +252,6 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
         if (serial === this.#serial) this.#failedHook(error);
         else if (!(error instanceof RampartError)) throw error;
       });
-  }
-
-  /**
-   * While something else is waited for, listens for a client that goes away: when its whole request is here and nothing
-   * behind it. The head's slot becomes the exchange's, because a connection with input does not receive.
-   */
-  #watchClient(): void {
-    const connection = this.#connection as HttpConnection;
-    if (this.#phase === Phase.Forwarding || connection.inSlot < 0 || connection.available > 0) return;
-    if (requestFraming(this.#request) !== BodyFraming.None) return;
-    this.#headSlot = connection.takeInput();
-    if (connection.inSlot < 0) connection.receive();
-  }
-
-  #dropHead(): void {
-    if (this.#headSlot >= 0) this.#engine.streams.release(this.#headSlot);
-    this.#headSlot = -1;
   }
 
   /** A hook threw, or gave what cannot be written. Anything else is a fault of this program and ends it. */
@@ -356,7 +325,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
 
   #dial(plan: DialPlan, group: UpstreamGroup): void {
     this.#phase = Phase.Connecting;
-    this.#watchClient();
+    this.#head.watch(this.#connection as HttpConnection);
     if (this.#engine.worker.tracer.enabled) {
       this.#trace('connect', `connecting to ${plan.target.host}:${plan.target.port} by ${plan.via}`);
     }
@@ -401,7 +370,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#up.begin(connection, upstream, this);
     if (!connection.unshelve() || this.#up.open() < 0) {
       this.#phase = Phase.Connecting;
-      this.#shelve();
+      this.#head.shelve(connection);
       this.#waitForSlot();
       return;
     }
@@ -418,12 +387,8 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     // A body that is here already is not waited for; else it waits for 100 (RFC 9110 section 10.1.1).
     const expects = (request.flags & HeadFlag.ExpectContinue) !== 0 && framing !== BodyFraming.None;
     this.#up.paused = expects && connection.available === 0;
-    if (this.#hookRequest !== null) {
-      const { fields } = request;
-      request.moveTo(fields.bytes.slice(fields.base, fields.base + request.length), 0);
-    }
-    if (this.#headSlot >= 0) this.#dropHead();
-    else if (connection.inSlot >= 0) connection.consumeTo(connection.inAt);
+    if (this.#hookRequest !== null) this.#head.copy();
+    this.#head.spend(connection);
     this.#clock.stepAt = this.#engine.io.now();
     this.#clock.upstreamAt = this.#clock.stepAt;
     this.#runUp();
@@ -435,28 +400,17 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     const engine = this.#engine;
     const connection = this.#connection as HttpConnection;
     const request = this.#request;
-    const verdict = this.#requestVerdict;
     const forward = engine.requestForward;
-    const { options } = engine;
     this.#upgrading = (request.flags & HeadFlag.UpgradeForwardable) !== 0 && framing === BodyFraming.None;
-    forward.via = engine.via;
-    forward.clientAddress = options.addForwarded === false ? NO_BYTES : connection.clientAddress;
-    forward.protocol = connection.isSecure ? HTTPS : HTTP;
-    forward.trustForwarded = options.trustForwarded === true;
+    fillRequest(forward, request, connection, framing, chunked);
     forward.upgrade = this.#upgrading;
-    forward.expectContinue = (request.flags & HeadFlag.ExpectContinue) !== 0 && framing !== BodyFraming.None;
-    forward.chunked = chunked;
-    forward.contentLength = chunked ? -1 : request.contentLength;
-    forward.method = null;
-    forward.target = null;
-    forward.authority = null;
-    forward.edits = null;
-    if (verdict !== null) this.#applyRewrites(verdict);
+    if (this.#requestVerdict !== null)
+      this.#upstreamMethod = applyRewrites(forward, request, this.#requestVerdict);
     if (this.#hookRequest !== null && !this.#hookRequest.fields.edits.isEmpty) {
       forward.edits = this.#hookRequest.fields.edits;
     }
     if (forward.authority === null && request.authorityEnd === request.authorityStart) {
-      forward.authority = this.#targetAuthority();
+      forward.authority = targetAuthority(this.#plan as DialPlan);
     }
     const at = this.#up.open();
     const { bytes } = engine.io.arena;
@@ -473,17 +427,6 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     const repeatable = framing === BodyFraming.None && isIdempotent(this.#upstreamMethod);
     if (repeatable && upstream.requests > 0) this.#retry.keep(at, end);
     return true;
-  }
-
-  /** Waiting for a slot while holding one could be what all others do as well. */
-  #shelve(): void {
-    const connection = this.#connection as HttpConnection;
-    if (connection.isShelved) return;
-    if (this.#headSlot >= 0) {
-      const { fields, length } = this.#request;
-      this.#request.moveTo(fields.bytes.slice(fields.base, fields.base + length), 0);
-      this.#dropHead();
-    } else if (this.#request.fields.bytes === this.#engine.io.arena.bytes) connection.shelve(this.#request);
   }
 
   /** No slot is free: tries again a little later, for a bounded time. */
@@ -510,32 +453,12 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       }
       return;
     }
-    if (this.#responsePhase === Response.Blocked) {
+    if (this.#responsePhase === ResponsePhase.Blocked) {
       this.#continueBlocked();
       return;
     }
     if (this.#up.stalled) this.#runUp();
     if (this.#down.stalled) this.#runDown();
-  }
-
-  #applyRewrites(verdict: Extract<RequestVerdict, { action: 'forward' }>): void {
-    const forward = this.#engine.requestForward;
-    if (verdict.method !== undefined) {
-      if (verdict.method === 'CONNECT') {
-        throw new RampartError('RAMP_HOOK_FAILED', 'a request cannot be made a CONNECT; splice its stream');
-      }
-      forward.method = latin1Bytes(verdict.method);
-      this.#upstreamMethod = METHODS.get(verdict.method) ?? Method.Other;
-    }
-    if (verdict.path !== undefined) forward.target = latin1Bytes(verdict.path);
-    if (verdict.authority !== undefined) forward.authority = latin1Bytes(verdict.authority);
-  }
-
-  /** An HTTP/1.0 request may name no host; the upstream has to be told one. */
-  #targetAuthority(): Uint8Array {
-    const { host, port } = (this.#plan as DialPlan).target;
-    const name = host.includes(':') ? `[${host}]` : host;
-    return latin1Bytes(port === 80 ? name : `${name}:${port}`);
   }
 
   #sendAgain(upstream: UpstreamConnection): void {
@@ -595,7 +518,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     if (!this.#up.drained) this.#runUp();
     if (this.#phase === Phase.Forwarding && this.#up.drained) {
       this.#clock.stepAt = this.#clock.upstreamAt;
-      if (this.#down.drained && this.#responsePhase === Response.Body) this.#runDown();
+      if (this.#down.drained && this.#responsePhase === ResponsePhase.Body) this.#runDown();
     }
   }
 
@@ -622,8 +545,8 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       return;
     }
     this.#clock.upstreamAt = this.#engine.io.now();
-    if (this.#responsePhase === Response.Awaited) this.#parseResponse();
-    else if (this.#responsePhase === Response.Body) this.#runDown();
+    if (this.#responsePhase === ResponsePhase.Awaited) this.#parseResponse();
+    else if (this.#responsePhase === ResponsePhase.Body) this.#runDown();
   }
 
   onUpstreamEnd(errno: number): void {
@@ -634,7 +557,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       this.#dial(this.#plan as DialPlan, this.#group as UpstreamGroup);
       return;
     }
-    if (this.#responsePhase === Response.Body) {
+    if (this.#responsePhase === ResponsePhase.Body) {
       if (errno === 0 && this.#down.reader.endOfStream() === 0) this.#runDown();
       else {
         // Row of the truncated response: whatever framing the client has, it must not look complete.
@@ -643,7 +566,8 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       }
       return;
     }
-    const untouched = !upstream.hasParked && this.#interims === 0 && this.#responsePhase === Response.Awaited;
+    const untouched =
+      !upstream.hasParked && this.#interims === 0 && this.#responsePhase === ResponsePhase.Awaited;
     if (untouched && this.#retry.held) {
       this.#engine.increment(Counter.UpstreamRetries);
       this.#dropUpstream();
@@ -697,15 +621,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     const swallow = this.#request.minorVersion === 0 || (isContinue && this.#sentContinue);
     if (!swallow) {
       const forward = this.#engine.responseForward;
-      forward.via = this.#engine.via;
-      forward.date = NO_BYTES;
-      forward.contentLength = -1;
-      forward.chunked = false;
-      forward.close = false;
-      forward.keepAlive = false;
-      forward.upgrade = false;
-      forward.status = 0;
-      forward.edits = null;
+      fillInterim(forward, this.#engine.via);
       if (!this.#writeDown()) {
         this.#interims--;
         return false;
@@ -736,7 +652,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       return true;
     }
     if (hadStaged || at < 0) {
-      this.#responsePhase = Response.Blocked;
+      this.#responsePhase = ResponsePhase.Blocked;
       if (at < 0) this.#waitForSlot();
       return false;
     }
@@ -747,7 +663,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
 
   /** What was staged has gone out, so that there is room for what had to wait. */
   #continueBlocked(): void {
-    this.#responsePhase = Response.Awaited;
+    this.#responsePhase = ResponsePhase.Awaited;
     if (this.#response.status >= 200 || this.#response.status === 101) this.#respond();
     else this.#parseResponse();
   }
@@ -767,7 +683,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       return;
     }
     this.#hookResponse = new HookResponse(this.#hookRequest as HookRequest, response);
-    this.#responsePhase = Response.Deciding;
+    this.#responsePhase = ResponsePhase.Deciding;
     try {
       this.#when(hooks.response(this.#hookResponse), (verdict) => this.#applyResponse(verdict));
     } catch (error) {
@@ -807,7 +723,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     forward.via = engine.via;
     forward.date = engine.date();
     forward.chunked = chunked;
-    forward.contentLength = reframe ? -1 : this.#contentLength(framing, isHead);
+    forward.contentLength = reframe ? -1 : responseContentLength(response, framing, isHead);
     forward.close = this.#closing && !isTunnel;
     forward.keepAlive = request.minorVersion === 0 && !this.#closing;
     forward.upgrade = isTunnel;
@@ -815,7 +731,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     const edits = this.#hookResponse?.fields.edits;
     forward.edits = edits === undefined || edits.isEmpty ? null : edits;
     if (!this.#writeDown()) return;
-    this.#responsePhase = Response.Body;
+    this.#responsePhase = ResponsePhase.Body;
     this.#responded = true;
     this.#down.frame(isTunnel ? BodyFraming.UntilClose : framing, response.contentLength, chunked);
     if (isHead && hasBody) this.#down.discardBody();
@@ -823,14 +739,6 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     upstream.consumeTo(upstream.inAt);
     if (isTunnel) this.#beginTunnel();
     else this.#runDown();
-  }
-
-  /** Content-Length to write: of the body, or as a fact about one that is not sent (HEAD, 304). */
-  #contentLength(framing: BodyFraming, isHead: boolean): number {
-    const { status, contentLength } = this.#response;
-    if (status === 101 || status === 204) return -1;
-    if (isHead || status === 304) return contentLength;
-    return framing === BodyFraming.Length ? contentLength : 0;
   }
 
   #runDown(): void {
@@ -850,7 +758,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       return;
     }
     if (this.#down.stalled) this.#waitForSlot();
-    if (this.#phase === Phase.Forwarding && this.#responsePhase !== Response.Body) return;
+    if (this.#phase === Phase.Forwarding && this.#responsePhase !== ResponsePhase.Body) return;
     if (upstream !== null && this.#down.wantsInput) upstream.receive();
     if (!this.#down.drained) return;
     if (upstream !== null) this.#releaseUpstream(upstream);
@@ -911,7 +819,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#dropUpstream();
     this.#up.abandon();
     this.#phase = Phase.Answering;
-    this.#responsePhase = Response.Awaited;
+    this.#responsePhase = ResponsePhase.Awaited;
     // Whatever is still being asked or dialled is of no use any more.
     this.#serial++;
     this.#waitsForSlot = false;
@@ -932,7 +840,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       this.#abortBoth(CloseReason.Limit);
       return;
     }
-    this.#dropHead();
+    this.#head.drop();
     if (connection.inSlot >= 0) connection.consumeTo(connection.inAt);
     this.#runDown();
   }
@@ -980,7 +888,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#serial++;
     this.#phase = Phase.Free;
     this.#retry.forget();
-    this.#dropHead();
+    this.#head.drop();
     this.#up.abandon();
     this.#down.abandon();
     this.#connection = null;
@@ -1039,9 +947,10 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     if (this.#up.paused) awaits |= Await.Continue;
     if (this.#up.wantsInput && connection.receiving) awaits |= Await.RequestBody;
     if (upstream.sending) awaits |= Await.UpstreamTakes;
-    if (this.#responsePhase === Response.Body) {
+    if (this.#responsePhase === ResponsePhase.Body) {
       if (this.#down.wantsInput && upstream.receiving) awaits |= Await.ResponseBody;
-    } else if (this.#responsePhase === Response.Awaited && this.#up.drained) awaits |= Await.ResponseHead;
+    } else if (this.#responsePhase === ResponsePhase.Awaited && this.#up.drained)
+      awaits |= Await.ResponseHead;
     return awaits;
   }
 
@@ -1072,7 +981,3 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#engine.trace((this.#connection as HttpConnection).stream, stage, text);
   }
 }
-
-const METHODS: ReadonlyMap<string, Method> = new Map(
-  Object.entries(Method).map(([name, method]) => [name.toUpperCase(), method]),
-);

@@ -9,8 +9,9 @@
  *                                                   ├─ BodyPump up:    client ─► upstream
  *                                                   └─ BodyPump down:  upstream ─► (response hook) ─► client
  * ```
- * Files in that order: http-socket.ts (a descriptor and its input), http-connection.ts, http-exchange.ts,
- * http-exchange-clock.ts (limits of time), http-fields.ts (what hooks see), http-answer.ts (answers made
+ * Files: http-socket.ts (a descriptor and its input), http-connection.ts (a client), http-exchange.ts (a request and
+ * its response) with http-exchange-phase.ts and http-exchange-clock.ts (limits of time), http-kept-head.ts (where
+ * the head stays), http-fields.ts (what hooks see), http-heads.ts (what is written), http-answer.ts (answers made
  * here), http-upstream-pool.ts, http-retry.ts, http-body-pump.ts, http-tunnel.ts (after 101).
  *
  * Without hooks a request allocates nothing: exchanges are reused, heads are offsets, bytes move between
@@ -24,6 +25,7 @@ import { CloseReason } from '#contract/record.ts';
 import type { TraceStage } from '#contract/trace.ts';
 import type { SlotPool } from '#io/arena.ts';
 import type { Completion, Io } from '#io/io.ts';
+import type { AccessLog } from '#proxy/access-log/access-log.ts';
 import type { HookRunner } from '#proxy/hooks/runner.ts';
 import type { Dialer, InboundStream, StreamHandler, Worker } from '#proxy/proxy-contract.ts';
 import { HttpDate } from '#protocol/http/date.ts';
@@ -55,6 +57,8 @@ export interface HttpEngineOptions {
   readonly addForwarded?: boolean;
   /** Clients are proxies of ours, whose X-Forwarded-* and Forwarded are believed. Default false. */
   readonly trustForwarded?: boolean;
+  /** Gets a line for each request, and makes trace contexts. Absent or null: neither. */
+  readonly accessLog?: AccessLog | null;
   /** Leniencies for both sides; limits come from `Worker.limits`. */
   readonly leniencies?: Partial<HeadOptions>;
 }
