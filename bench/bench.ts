@@ -11,6 +11,8 @@ import { type Benchmark, type BenchResult, lacking, machine } from './harness.ts
 const BENCHMARKS: Readonly<Record<string, () => Promise<{ readonly benchmark: Benchmark }>>> = {
   http1: () => import('./http1.ts'),
   tcp: () => import('./tcp.ts'),
+  'tls-handshake': () => import('./tls-handshake.ts'),
+  'tls-bulk': () => import('./tls-bulk.ts'),
   ip: () => import('./ip.ts'),
   upgrade: () => import('./upgrade.ts'),
   flows: () => import('./flows.ts'),
