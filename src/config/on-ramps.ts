@@ -279,8 +279,8 @@ const allowSchema = z
       .max(1000)
       .default([])
       .describe(
-        "Special addresses that clients may reach all the same: this host's own, loopback, link-local, cloud " +
-          'metadata, multicast. Default: none.',
+        "Special addresses that clients may reach all the same: this host's own, loopback, link-local, " +
+          'cloud metadata, multicast. Default: none.',
       ),
     ports: portsSchema
       .optional()

@@ -59,8 +59,8 @@ export const routeSchema = z
       .union([serverName, z.array(serverName).min(1).max(10_000)])
       .optional()
       .describe(
-        'Only TLS streams whose client asks for one of these names: "app.example", "*.example" (one label), ' +
-          '".example" (any number). Needs an on_ramp with tls.',
+        'Only TLS streams whose client asks for one of these names: "app.example", "*.example" ' +
+          '(one label), ".example" (any number). Needs an on_ramp with tls.',
       ),
     alpn: z
       .array(z.string().min(1).max(255))

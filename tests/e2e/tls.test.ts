@@ -32,7 +32,8 @@ export default defineHooks({
   request(info) {
     if (!info.path.startsWith('/who')) return;
     const { scheme, context } = info;
-    const body = JSON.stringify({ scheme, user: context.identity?.user ?? null, groups: context.identity?.groups });
+    const { user = null, groups } = context.identity ?? {};
+    const body = JSON.stringify({ scheme, user, groups });
     return { action: 'answer', status: 200, body };
   },
 });
@@ -129,7 +130,7 @@ for (const io of KINDS) {
       assert.match(await curl('to-good', 'a.test', [...trusting(), ...size], '/big'), /200 4194304/);
     });
 
-    test('a client certificate becomes the identity; without one, or with a strange one, nobody comes in', async () => {
+    test('a client certificate becomes the identity; with none or a strange one none is let in', async () => {
       const alice = authority.issue({ name: 'alice', usage: 'clientAuth', subject: '/OU=ops' });
       const shown = ['--cert', alice.certificateFile, '--key', alice.keyFile];
       const answer = await curl('mutual', 'a.test', [...trusting(), ...shown], '/who');
@@ -189,7 +190,7 @@ for (const io of KINDS) {
       assert.match(wrong, /502/);
     });
 
-    test('inspection shows a minted certificate for a server that verifies, and reads the requests', async () => {
+    test('inspection mints a certificate for a server that verifies, and reads the requests', async () => {
       const minted = ['--cacert', join(folder, 'inspect.pem')];
       assert.match(await curl('inspect-good', 'n.test', minted), /nginx good/);
       assert.match(await curl('inspect-good', 'n.test', minted, '/who'), /"scheme":"https"/);
@@ -249,22 +250,27 @@ interface ConfigParts {
 
 function config({ folder, authority, wild, origin, nginx }: ConfigParts): string {
   const first = `{ certificate: ${folder}/a.pem, key: ${folder}/a-key.pem }`;
+  const trusted = `authorities: ${authority.certificateFile}`;
   const second = `{ certificate: ${wild.certificateFile}, key: ${wild.keyFile} }`;
   const inspect = (more: string): string =>
-    `inspect: { certificate: ${folder}/inspect.pem, key: ${folder}/inspect-key.pem, authorities: ${authority.certificateFile}${more} }`;
+    `inspect: { certificate: ${folder}/inspect.pem, key: ${folder}/inspect-key.pem, ${trusted}${more} }`;
   const ramp = (name: string, tls: string, upgrade = 'http'): string =>
     `  - { name: ${name}, type: tcp, listen: "127.0.0.1:0", upgrade: ${upgrade}, tls: { ${tls} } }`;
   const good = `127.0.0.1:${nginx.good}`;
-  const trusted = `authorities: ${authority.certificateFile}`;
+  const toOrigins = ['to-good', 'to-bad', 'to-misnamed', 'to-pinned', 'to-mispinned']
+    .map((name) => ramp(name, `certificates: [${first}]`))
+    .join('\n');
+  const wrongPin = `${'A'.repeat(43)}=`;
+  const checked = (name: string, more = ''): string => `tls: { server_name: ${name}, ${trusted}${more} }`;
   return `
 hooks: hooks.ts
 on_ramps:
 ${ramp('web', `certificates: [${first}, ${second}]`)}
-${ramp('relay', `certificates: [${first}]`, 'stream').replace('certificates', 'otherwise: pass, certificates')}
+${ramp('relay', `otherwise: pass, certificates: [${first}]`, 'stream')}
 ${ramp('strict', `certificates: [${first}], min_version: "1.3"`)}
 ${ramp('mutual', `certificates: [${first}], clients: { ${trusted} }`)}
 ${ramp('router', 'otherwise: reject', 'stream')}
-${['to-good', 'to-bad', 'to-misnamed', 'to-pinned', 'to-mispinned'].map((name) => ramp(name, `certificates: [${first}]`)).join('\n')}
+${toOrigins}
 ${ramp('inspect-good', inspect(''), 'http')}
 ${ramp('inspect-bad', inspect(''), 'http')}
 ${ramp('inspect-bypass', inspect(', bypass: [n.test]'), 'http')}
@@ -272,11 +278,11 @@ off_ramps:
   - { name: plain, type: http, origins: ["127.0.0.1:${origin}"] }
   - { name: good, type: sockets, target: "${good}" }
   - { name: bad, type: sockets, target: "127.0.0.1:${nginx.bad}" }
-  - { name: good-tls, type: http, origins: ["${good}"], tls: { server_name: n.test, ${trusted} } }
-  - { name: bad-tls, type: http, origins: ["127.0.0.1:${nginx.bad}"], tls: { server_name: m.test, ${trusted} } }
-  - { name: misnamed, type: http, origins: ["${good}"], tls: { server_name: z.test, ${trusted} } }
-  - { name: pinned, type: http, origins: ["${good}"], tls: { server_name: n.test, ${trusted}, pins: ["${Nginx.pin}"] } }
-  - { name: mispinned, type: http, origins: ["${good}"], tls: { server_name: n.test, ${trusted}, pins: ["${'A'.repeat(43)}="] } }
+  - { name: good-tls, type: http, origins: ["${good}"], ${checked('n.test')} }
+  - { name: bad-tls, type: http, origins: ["127.0.0.1:${nginx.bad}"], ${checked('m.test')} }
+  - { name: misnamed, type: http, origins: ["${good}"], ${checked('z.test')} }
+  - { name: pinned, type: http, origins: ["${good}"], ${checked('n.test', `, pins: ["${Nginx.pin}"]`)} }
+  - { name: mispinned, type: http, origins: ["${good}"], ${checked('n.test', `, pins: ["${wrongPin}"]`)} }
 routes:
 ${['web', 'strict', 'mutual'].map((name) => `  - { on_ramp: ${name}, via: plain }`).join('\n')}
   - { on_ramp: relay, via: good, upgrade: stream }
@@ -313,7 +319,8 @@ class Nginx {
     Nginx.pin = (
       await runProgram('sh', [
         '-c',
-        `openssl x509 -in ${good.certificateFile} -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64`,
+        `openssl x509 -in ${good.certificateFile} -pubkey -noout | openssl pkey -pubin -outform der ` +
+          '| openssl dgst -sha256 -binary | base64',
       ])
     ).output.trim();
     const ports = { good: await freePort(), bad: await freePort() };
@@ -330,7 +337,8 @@ class Nginx {
 daemon off; worker_processes 1; pid ${folder}/pid; error_log ${folder}/error.log;
 user root;
 events {}
-http { access_log off; client_body_temp_path ${folder}/b; proxy_temp_path ${folder}/p; fastcgi_temp_path ${folder}/f;
+http { access_log off;
+  client_body_temp_path ${folder}/b; proxy_temp_path ${folder}/p; fastcgi_temp_path ${folder}/f;
   uwsgi_temp_path ${folder}/u; scgi_temp_path ${folder}/s;
 ${server(ports.good, 'good', good)}
 ${server(ports.bad, 'bad', bad)}

@@ -101,7 +101,8 @@ export class TlsArrival implements TlsStreamOwner {
   }
 
   #refuseHello(arrival: Arrival): void {
-    this.#rule = `${this.#rule}, refused: ${arrival === 'bytes' ? 'a malformed TLS hello' : 'half a TLS hello'}`;
+    const what = arrival === 'bytes' ? 'a malformed TLS hello' : 'half a TLS hello';
+    this.#rule = `${this.#rule}, refused: ${what}`;
     this.#count(Counter.TlsAcceptErrors);
     this.end(CloseReason.ClientTlsError, DECODE_ERROR);
   }

@@ -39,11 +39,13 @@ export interface TlsGateOptions {
  * is sniffed and there is a `tls` hook, and decides what becomes of it.
  *
  * ```
- *  onStream ─► first bytes ─┬─ no TLS ────────────────────────────────────────────► next (or refused)
- *                           └─ hello ─► routes by name ─► hook ─┬─ pass ──────────► next, unread
- *                                                               ├─ terminate ─► handshake ─► next, plaintext
- *                                                               ├─ inspect ─► verify upstream ─► mint ─► handshake ─► next
- *                                                               └─ reject ─► alert, record
+ *  onStream ─► first bytes ─┬─ no TLS ─────────────────────────────► next (or refused)
+ *                           └─ hello ─► routes by name ─► hook ─┐
+ *    ┌──────────────────────────────────────────────────────────┘
+ *    ├─ pass ──────────────────────────────────────────────────────► next, unread
+ *    ├─ terminate ─► handshake ────────────────────────────────────► next, plaintext
+ *    ├─ inspect ─► verify upstream ─► mint ─► handshake ───────────► next, plaintext
+ *    └─ reject ─► alert, record
  * ```
  * A stream that does not reach `next` has its record written here.
  */
