@@ -58,6 +58,7 @@ export const LAYERS: readonly Layer[] = [
     reason: 'hooks are the public types: they know what is below the proxy only',
   },
   { folder: 'proxy/flow', rank: 3.2, reason: 'the flow table carries verdicts and knows no ramp' },
+  { folder: 'proxy/access-log', rank: 3.15, reason: 'every ramp and upgrade may write to it' },
   { folder: 'proxy/tls', rank: 3.25, reason: 'both sides of the proxy may have TLS: it serves all ramps' },
   { folder: 'proxy/tunnel', rank: 3.25, reason: 'a tunnel is an on-ramp and an off-ramp: it serves both' },
   {
@@ -95,6 +96,11 @@ export const NAMED_EDGES: readonly { readonly from: string; readonly to: string;
       from: 'crypto',
       to: 'src/io/ffi/openssl.ts',
       reason: 'OpenSSL is reached through the one folder with node:ffi',
+    },
+    {
+      from: 'crypto',
+      to: 'src/io/ffi/openssl-evp.ts',
+      reason: 'ciphers and MACs of OpenSSL are reached through the one folder with node:ffi',
     },
   ];
 
