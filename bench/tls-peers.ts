@@ -43,8 +43,10 @@ export function bigOrigin(folder: string, port: number, bytes: number): Running 
 
 /** nginx, terminating TLS before an HTTP origin. */
 export function nginxTls(folder: string, ports: { at: number; to: number }, of: BenchCertificate): Running {
-  const server = `listen 127.0.0.1:${ports.at} ssl; ssl_certificate ${of.certificate}; ssl_certificate_key ${of.key};
-    ssl_protocols TLSv1.2 TLSv1.3; ssl_session_tickets on; location / { proxy_pass http://up; proxy_http_version 1.1;
+  const server = `listen 127.0.0.1:${ports.at} ssl;
+    ssl_certificate ${of.certificate}; ssl_certificate_key ${of.key};
+    ssl_protocols TLSv1.2 TLSv1.3; ssl_session_tickets on;
+    location / { proxy_pass http://up; proxy_http_version 1.1;
     proxy_set_header Connection ""; proxy_max_temp_file_size 0; }`;
   const upstream = `upstream up { server 127.0.0.1:${ports.to}; keepalive 16; }`;
   return nginx(folder, { name: 'tls-nginx', cpu: PROXY_CPU, server, upstream });

@@ -9,10 +9,11 @@
  *                                                   ├─ BodyPump up:    client ─► upstream
  *                                                   └─ BodyPump down:  upstream ─► (response hook) ─► client
  * ```
- * Files: http-socket.ts (a descriptor and its input), http-connection.ts (a client), http-exchange.ts (a request and
- * its response) with http-exchange-phase.ts and http-exchange-clock.ts (limits of time), http-kept-head.ts (where
- * the head stays), http-fields.ts (what hooks see), http-heads.ts (what is written), http-answer.ts (answers made
- * here), http-upstream-pool.ts, http-retry.ts, http-body-pump.ts, http-tunnel.ts (after 101).
+ * Files: http-socket.ts (a descriptor and its input), http-connection.ts (a client), http-exchange.ts (a
+ * request and its response) with http-exchange-phase.ts and http-exchange-clock.ts (limits of time),
+ * http-kept-head.ts (where the head stays), http-fields.ts (what hooks see), http-heads.ts (what is written),
+ * http-answer.ts (answers made here), http-upstream-pool.ts, http-retry.ts, http-body-pump.ts, http-tunnel.ts
+ * (after 101).
  *
  * Without hooks a request allocates nothing: exchanges are reused, heads are offsets, bytes move between
  * slots. Time limits are watched by one sweep over all connections, not by a timer for each.
