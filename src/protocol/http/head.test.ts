@@ -430,24 +430,21 @@ for (const options of [
   {},
   { allowBareLineFeed: true, allowObsoleteFold: true, mergeIdenticalContentLength: true },
 ]) {
-  test(
-    `a head that comes byte by byte is parsed as when it comes ` + `whole, with ${JSON.stringify(options)}`,
-    () => {
-      for (const text of SAMPLES) {
-        const whole = facts(parse(text, options));
-        const bytes = latin1Bytes(text);
-        const head = new MessageHead({ ...STRICT_HEAD_OPTIONS, ...options });
-        let result = 0;
-        for (let end = 0; end <= bytes.length && result === 0; end++) {
-          // Bytes behind `end` must not matter: they are other bytes than the ones that come later.
-          const part = bytes.slice();
-          part.fill(0x21, end);
-          result = parseRequestHead(part, 0, end, head);
-        }
-        assert.deepEqual(facts({ result, head }), whole, JSON.stringify(text));
+  test(`a head is parsed byte by byte as when it comes whole, with ${JSON.stringify(options)}`, () => {
+    for (const text of SAMPLES) {
+      const whole = facts(parse(text, options));
+      const bytes = latin1Bytes(text);
+      const head = new MessageHead({ ...STRICT_HEAD_OPTIONS, ...options });
+      let result = 0;
+      for (let end = 0; end <= bytes.length && result === 0; end++) {
+        // Bytes behind `end` must not matter: they are other bytes than the ones that come later.
+        const part = bytes.slice();
+        part.fill(0x21, end);
+        result = parseRequestHead(part, 0, end, head);
       }
-    },
-  );
+      assert.deepEqual(facts({ result, head }), whole, JSON.stringify(text));
+    }
+  });
 }
 
 test('parsing goes on at the first incomplete line when the same bytes grow', () => {
