@@ -51,4 +51,6 @@ export const METRIC_TEXT: Readonly<Record<keyof typeof Counter, string>> = Objec
   TlsInspected: 'TLS streams whose client was shown a minted certificate',
   TlsConnected: 'TLS handshakes with upstreams that were completed',
   TlsConnectErrors: 'TLS handshakes with upstreams that failed, certificates that did not verify included',
+  AccessLogLines: 'lines of the access log',
+  AccessLogDropped: 'lines of the access log that were lost because the disk was too slow or full',
 });

@@ -36,6 +36,8 @@ test('the smallest config is complete with defaults', () => {
     records: false,
     trace: false,
     metrics: null,
+    accessLog: null,
+    traceContext: false,
   });
   const [web] = config.onRamps;
   assert.ok(web?.type === 'tcp');

@@ -1,5 +1,6 @@
 import * as z from 'zod';
 
+import { type AccessLogConfig, accessLogConfig, accessLogSchema } from './access-log.ts';
 import { controlAddress, type IpSocketAddress, ipListenAddress } from './scalars.ts';
 
 /** What Rampart tells about itself, and where. */
@@ -14,6 +15,9 @@ export interface TelemetryConfig {
   readonly trace: boolean;
   /** Where metrics are served for Prometheus; null: nowhere. */
   readonly metrics: IpSocketAddress | null;
+  readonly accessLog: AccessLogConfig | null;
+  /** Requests without a W3C traceparent get one. */
+  readonly traceContext: boolean;
 }
 
 /** The `telemetry` key. */
@@ -34,6 +38,14 @@ export const telemetrySchema = z
         'Address and port where GET /metrics answers in the text format of Prometheus. It has no access ' +
           'control of its own, so give it an address that only the collector reaches. Default: none.',
       ),
+    access_log: accessLogSchema.optional(),
+    trace_context: z
+      .boolean()
+      .default(false)
+      .describe(
+        'Forwarded HTTP requests without a traceparent (W3C Trace Context) get one. One that came is always ' +
+          'passed on, and its number stands in the access log.',
+      ),
   })
   .describe('Log, records, trace, metrics and control socket.');
 
@@ -45,5 +57,7 @@ export function telemetryConfig(input: z.output<typeof telemetrySchema>): Teleme
     records: input.records,
     trace: input.trace,
     metrics: input.metrics ?? null,
+    accessLog: input.access_log === undefined ? null : accessLogConfig(input.access_log),
+    traceContext: input.trace_context,
   };
 }

@@ -3,6 +3,7 @@ import type { Log } from '#base/log.ts';
 import type { Config } from '#config/config.ts';
 import type { Context } from '#contract/context.ts';
 
+import type { AccessLog } from './access-log/access-log.ts';
 import type { Networks } from './flow/networks.ts';
 import type { Routes } from './flow/routes.ts';
 import { isContextRefusal, makeContext } from './hooks/context.ts';
@@ -19,6 +20,8 @@ export interface Assembly {
   readonly networks: Networks;
   readonly routes: Routes;
   readonly ways: OffRampTable;
+  /** Null when the config asks for no access log and no trace contexts. */
+  readonly access: AccessLog | null;
 }
 
 /** The context of traffic that the config describes. @throws RampartError RAMP_CONFIG */

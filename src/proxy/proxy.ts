@@ -12,6 +12,7 @@
  */
 import type { Log } from '#base/log.ts';
 import type { Config } from '#config/config.ts';
+import type { TelemetryConfig } from '#config/telemetry.ts';
 import type { AgentSource } from '#contract/agent.ts';
 import type { MetricsSource } from '#contract/metrics.ts';
 import type { FlowRecord } from '#contract/record.ts';
@@ -21,6 +22,9 @@ import { LayeredIo } from '#io/layered.ts';
 import { RelayHub } from '#io/relay.ts';
 import { PACKET_SLOT_BYTES } from '#packet/virtio-header.ts';
 
+import { AccessLog } from './access-log/access-log.ts';
+import { LineFormat } from './access-log/line-format.ts';
+import { LogFile } from './access-log/log-file.ts';
 import { AgentView } from './agent-view.ts';
 import type { Assembly } from './assembly.ts';
 import { Networks } from './flow/networks.ts';
@@ -29,9 +33,9 @@ import type { Hooks } from './hooks/hooks.ts';
 import { loadHooks } from './hooks/load.ts';
 import { HookRunner } from './hooks/runner.ts';
 import { IpPlane } from './ip-plane.ts';
-import { type Limits, STREAM_SLOT_BYTES, type Worker } from './proxy-contract.ts';
+import { type Limits, type Stats, STREAM_SLOT_BYTES, type Worker } from './proxy-contract.ts';
 import { Records } from './records.ts';
-import { createStats } from './stats.ts';
+import { Counter, createStats } from './stats.ts';
 import { StreamPlane } from './stream-plane.ts';
 import { RECORD_SLOT_BYTES } from './tls/tls-hub.ts';
 import { usesTls } from './tls-plane.ts';
@@ -98,10 +102,12 @@ function assemble(io: Io, given: { config: Config; log: Log; application: Hooks 
     offRamps: new Set(config.offRamps.map((offRamp) => offRamp.name)),
     onFailure: (hook, error) => log.warning(error.message, { hook, code: error.code }),
   });
+  const access = openAccessLog(config.telemetry, { log, stats });
   const records = new Records({
     tracer,
     now: () => io.refreshNow(),
     end: hooks.end,
+    access: access === null ? null : (record) => access.ended(record),
     log: config.telemetry.records ? (record) => log.info('ended', recordFields(record)) : null,
   });
   const worker: Worker = {
@@ -117,7 +123,35 @@ function assemble(io: Io, given: { config: Config; log: Log; application: Hooks 
   const networks = new Networks();
   const routes = new Routes(networks);
   routes.replace(config.routes);
-  return { config, log, worker, hooks, networks, routes, ways: new OffRampTable(config) };
+  return { config, log, worker, hooks, networks, routes, ways: new OffRampTable(config), access };
+}
+
+/** @throws RampartError RAMP_CONFIG when the file cannot be opened. */
+function openAccessLog(
+  { accessLog, traceContext }: TelemetryConfig,
+  { log, stats }: { readonly log: Log; readonly stats: Stats },
+): AccessLog | null {
+  if (accessLog === null && !traceContext) return null;
+  const { counters } = stats;
+  const onLost = (lines: number, error: Error): void => {
+    counters[Counter.AccessLogDropped] = (counters[Counter.AccessLogDropped] as number) + lines;
+    log.error(`the access log lost ${lines} lines: ${error.message}`);
+  };
+  const template = accessLog?.template ?? null;
+  return new AccessLog({
+    file:
+      accessLog === null
+        ? null
+        : LogFile.open({
+            path: accessLog.file,
+            rotateBytes: accessLog.rotateBytes,
+            keep: accessLog.keep,
+            onLost,
+          }),
+    format: template === null ? LineFormat.json() : LineFormat.template(template),
+    createTrace: traceContext,
+    stats,
+  });
 }
 
 class Node extends AgentView implements RunningProxy {
@@ -156,6 +190,7 @@ class Node extends AgentView implements RunningProxy {
     await settled(worker.io);
     worker.relays.close();
     worker.io.stop();
+    await this.#assembly.access?.close();
   }
 }
 

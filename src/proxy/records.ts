@@ -19,6 +19,8 @@ export interface RecordsOptions {
   readonly end: ((record: FlowRecord) => void) | null;
   /** The log's writer; null when records are not logged. */
   readonly log: ((record: FlowRecord) => void) | null;
+  /** The access log's writer of streams, sessions and flows; null or absent when there is none. */
+  readonly access?: ((record: FlowRecord) => void) | null;
   /** First number to give: a new process goes on where the old one stopped. */
   readonly nextFlow?: number;
 }
@@ -54,7 +56,7 @@ export class Records implements RecordSink {
   }
 
   record(record: FlowRecord): void {
-    const { tracer, end, log } = this.#options;
+    const { tracer, end, log, access } = this.#options;
     const watcher = this.#watchers.get(record.flow);
     if (watcher !== undefined) {
       this.#watchers.delete(record.flow);
@@ -63,6 +65,8 @@ export class Records implements RecordSink {
     this.#add(record);
     if (tracer.enabled) this.#trace(record);
     log?.(record);
+    // HTTP has a line for each request, written by its exchange.
+    if (record.layer !== 'http') access?.(record);
     end?.(record);
   }
 

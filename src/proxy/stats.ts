@@ -50,6 +50,8 @@ export const Counter = Object.freeze({
   TlsInspected: 43,
   TlsConnected: 44,
   TlsConnectErrors: 45,
+  AccessLogLines: 46,
+  AccessLogDropped: 47,
 } as const);
 
 /** Number of slots in `Stats.counters`, with room to grow. */

@@ -58,7 +58,7 @@ export class StreamPlane {
         this.route(network, context, { destination, protocol: 'tcp' })?.via ?? null,
       egress: hooks.egress,
     });
-    this.http = new HttpEngine(worker, { dialer: this.dialer, hooks });
+    this.http = new HttpEngine(worker, { dialer: this.dialer, hooks, accessLog: assembly.access });
     this.dispatcher = new StreamDispatcher(worker, {
       dialer: this.dialer,
       hook: hooks.stream,

@@ -47,6 +47,8 @@ export interface RequestForward extends OutgoingFraming {
 }
 
 /** What is written into a forwarded response. Mutable: one object serves many responses. */
+  /** A whole field line with its end that is added, or null. */
+  added: Uint8Array | null;
 export interface ResponseForward extends OutgoingFraming {
   /** As in `RequestForward`. */
   via: Uint8Array;
@@ -83,6 +85,7 @@ export function newRequestForward(): RequestForward {
 }
 
 /** A response forward that adds nothing; copy and fill it. */
+    added: null,
 export function newResponseForward(): ResponseForward {
   return {
     contentLength: -1,
@@ -170,6 +173,7 @@ export function writeRequestHead(
   if (spendsMaxForwards(head)) position = writeMaxForwards(out, position, head);
   position = writeFraming(out, position, forward);
   position = writeRequestConnection(out, position, head, forward);
+  if (forward.added !== null) position = put(out, position, forward.added);
   position = put(out, position, END_OF_LINE);
   assert(position <= limit);
   return position;
@@ -290,6 +294,7 @@ function isPlainRequest(head: MessageHead, forward: RequestForward): boolean {
   return (
     head.minorVersion === 1 &&
     head.targetForm !== TargetForm.Absolute &&
+  if (forward.added !== null) length += forward.added.length;
     forward.method === null &&
     forward.target === null &&
     !replacesHost(head, forward) &&

@@ -1,5 +1,5 @@
 import { assert } from '#base/assert.ts';
-import { CloseReason } from '#contract/record.ts';
+import { CloseReason, type FlowRecord } from '#contract/record.ts';
 import { Errno } from '#io/io.ts';
 import type { ClientText } from '#proxy/access-log/access-entry.ts';
 import type { DialPlan, InboundStream } from '#proxy/proxy-contract.ts';
@@ -173,7 +173,7 @@ export class HttpConnection extends HttpSocket {
     const { counters } = this.engine.worker.stats;
     counters[Counter.StreamBytesUp] = (counters[Counter.StreamBytesUp] as number) + bytesUp;
     counters[Counter.StreamBytesDown] = (counters[Counter.StreamBytesDown] as number) + bytesDown;
-    this.engine.worker.records.record({
+    const record: FlowRecord = {
       flow,
       account: context.account,
       vnet: context.vnet,
@@ -192,7 +192,11 @@ export class HttpConnection extends HttpSocket {
       bytesDown,
       packetsUp: 0,
       packetsDown: 0,
-    });
+    };
+    this.engine.worker.records.record(record);
+    // What its requests did stands in their lines: not what came without one, or behind an upgrade.
+    const tunnelled = this.bytesUp + this.bytesDown > 0;
+    if (this.requests === 0 || tunnelled) this.engine.options.accessLog?.ended(record);
   }
 
   /** Looks whether a limit of time is reached. */

@@ -2,6 +2,7 @@ import { assert } from '#base/assert.ts';
 import { RampartError } from '#base/error.ts';
 import { CloseReason } from '#contract/record.ts';
 import type { Fd } from '#io/io.ts';
+import type { AccessEntry } from '#proxy/access-log/access-entry.ts';
 import type { RequestVerdict, ResponseVerdict } from '#proxy/hooks/hooks.ts';
 import type { DialPlan, DialRefusal } from '#proxy/proxy-contract.ts';
 import { Counter } from '#proxy/stats.ts';
@@ -14,6 +15,7 @@ import { HeadFlag, MessageHead } from '#protocol/http/message-head.ts';
 import { CONTINUE_RESPONSE } from '#protocol/http/response.ts';
 
 import type { HttpEngine } from './http.ts';
+import { answerEntry, beginEntry, endEntry } from './http-access.ts';
 import {
   type Answer,
   AnswerReason,
@@ -56,6 +58,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
   readonly #response: MessageHead;
   readonly #up = new BodyPump();
   readonly #down = new BodyPump();
+  readonly #pumps = [this.#up, this.#down] as const;
   #connection: HttpConnection | null = null;
   #upstream: UpstreamConnection | null = null;
   #phase: Phase = Phase.Free;
@@ -84,6 +87,8 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
   #hookRequest: HookRequest | null = null;
   #hookResponse: HookResponse | null = null;
   #upstreamMethod: Method = Method.Other;
+  /** What the access log will say of the request; null when there is no log. */
+  readonly #entry: AccessEntry | null;
 
   constructor(engine: HttpEngine) {
     this.#engine = engine;
@@ -91,6 +96,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#response = new MessageHead(engine.headOptions);
     this.#head = new KeptHead(this.#request);
     this.#retry = new RetryCopy(engine.io, engine.retries);
+    this.#entry = engine.options.accessLog?.newEntry() ?? null;
   }
 
   /** Begins for the next request of `connection`, whose first bytes are here. */
@@ -112,6 +118,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#clock.begin(this.#engine.io.now());
     this.#request.invalidate();
     this.#response.invalidate();
+    if (this.#entry !== null) beginEntry(this.#entry, connection, this.#clock.clientAt);
   }
 
   // --- the client's side -----------------------------------------------------------------------------------
@@ -183,6 +190,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     }
     this.#engine.increment(Counter.RequestsIn);
     this.#clock.stepAt = this.#engine.io.now();
+    this.#entry?.onHead(this.#request, this.#clock.stepAt);
     if (this.#engine.worker.tracer.enabled) this.#traceRequest();
     this.#decide();
   }
@@ -325,6 +333,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
 
   #dial(plan: DialPlan, group: UpstreamGroup): void {
     this.#phase = Phase.Connecting;
+    this.#entry?.onDial(this.#engine.io.now());
     this.#head.watch(this.#connection as HttpConnection);
     if (this.#engine.worker.tracer.enabled) {
       this.#trace('connect', `connecting to ${plan.target.host}:${plan.target.port} by ${plan.via}`);
@@ -391,6 +400,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#head.spend(connection);
     this.#clock.stepAt = this.#engine.io.now();
     this.#clock.upstreamAt = this.#clock.stepAt;
+    this.#entry?.onForward(this.#clock.stepAt);
     this.#runUp();
     upstream.receive();
   }
@@ -404,6 +414,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#upgrading = (request.flags & HeadFlag.UpgradeForwardable) !== 0 && framing === BodyFraming.None;
     fillRequest(forward, request, connection, framing, chunked);
     forward.upgrade = this.#upgrading;
+    forward.added = this.#entry?.added ?? null;
     if (this.#requestVerdict !== null)
       this.#upstreamMethod = applyRewrites(forward, request, this.#requestVerdict);
     if (this.#hookRequest !== null && !this.#hookRequest.fields.edits.isEmpty) {
@@ -671,6 +682,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
   #onResponseHead(): void {
     const { hooks } = this.#engine.options;
     const response = this.#response;
+    this.#entry?.onResponse(response.status, this.#clock.upstreamAt);
     if (this.#engine.worker.tracer.enabled) this.#trace('response', `${response.status} ${response.reason}`);
     if (response.status === 101 && !(this.#upgrading && response.has(HeadFlag.Upgrade))) {
       this.#engine.increment(Counter.ResponsesMalformed);
@@ -802,6 +814,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     if (this.#down.hasStaged || upstream.inSlot >= 0 || connection.sending || upstream.sending) return;
     if (connection.receiving) return;
     this.#upstream = null;
+    if (this.#entry !== null) this.#entry.end = 'upgraded';
     this.#free();
     connection.exchange = null;
     new HttpTunnel(this.#engine.worker.relays, connection, upstream);
@@ -826,6 +839,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#responded = true;
     // What is left of the request cannot be told from the next one without reading it.
     if (!requestDone || engine.draining) this.#closing = true;
+    if (this.#entry !== null) answerEntry(this.#entry, answer.status);
     if (engine.worker.tracer.enabled) this.#trace('response', `${answer.status} ${answer.why}`);
     const down = this.#down;
     down.begin(null, connection, this);
@@ -856,6 +870,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
   #complete(): void {
     const connection = this.#connection as HttpConnection;
     const closing = this.#closing || this.#engine.draining;
+    if (this.#entry?.end === '') this.#entry.end = 'ok';
     this.#free();
     if (closing) connection.linger();
     else connection.next();
@@ -865,6 +880,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
   #abortBoth(reason: CloseReason): void {
     const connection = this.#connection as HttpConnection;
     const byReset = this.#closeDelimited && this.#responded;
+    if (this.#entry !== null) this.#entry.end = reason;
     this.abort();
     connection.exchange = null;
     connection.finish(reason, byReset);
@@ -889,6 +905,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#phase = Phase.Free;
     this.#retry.forget();
     this.#head.drop();
+    if (this.#entry?.open) endEntry(this.#entry, this.#connection as HttpConnection, this.#pumps);
     this.#up.abandon();
     this.#down.abandon();
     this.#connection = null;

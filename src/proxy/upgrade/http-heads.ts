@@ -41,6 +41,7 @@ export function fillRequest(
   forward.method = null;
   forward.target = null;
   forward.authority = null;
+  forward.added = null;
   forward.edits = null;
 }
 
