@@ -43,12 +43,12 @@ export interface RequestForward extends OutgoingFraming {
   method: Uint8Array | null;
   target: Uint8Array | null;
   authority: Uint8Array | null;
+  /** A whole field line with its end that is added, or null. */
+  added: Uint8Array | null;
   edits: FieldEdits | null;
 }
 
 /** What is written into a forwarded response. Mutable: one object serves many responses. */
-  /** A whole field line with its end that is added, or null. */
-  added: Uint8Array | null;
 export interface ResponseForward extends OutgoingFraming {
   /** As in `RequestForward`. */
   via: Uint8Array;
@@ -80,12 +80,12 @@ export function newRequestForward(): RequestForward {
     method: null,
     target: null,
     authority: null,
+    added: null,
     edits: null,
   };
 }
 
 /** A response forward that adds nothing; copy and fill it. */
-    added: null,
 export function newResponseForward(): ResponseForward {
   return {
     contentLength: -1,
@@ -168,12 +168,12 @@ export function writeRequestHead(
   }
   if (forward.clientAddress.length > 0) position = writeForwarded(out, position, head, forward);
   if (forward.via.length > 0) position = writeVia(out, position, head.minorVersion, forward.via);
+  if (forward.added !== null) position = put(out, position, forward.added);
   if (forward.edits !== null) position = writeAdded(out, position, forward.edits);
   if (forward.expectContinue) position = put(out, position, EXPECT_CONTINUE);
   if (spendsMaxForwards(head)) position = writeMaxForwards(out, position, head);
   position = writeFraming(out, position, forward);
   position = writeRequestConnection(out, position, head, forward);
-  if (forward.added !== null) position = put(out, position, forward.added);
   position = put(out, position, END_OF_LINE);
   assert(position <= limit);
   return position;
@@ -281,6 +281,7 @@ function requestBytesMax(head: MessageHead, forward: RequestForward): number {
   if (forward.method !== null) length += forward.method.length;
   if (forward.target !== null) length += forward.target.length;
   if (forward.authority !== null) length += forward.authority.length;
+  if (forward.added !== null) length += forward.added.length;
   return forward.edits === null ? length : length + forward.edits.addedBytes;
 }
 
@@ -294,7 +295,6 @@ function isPlainRequest(head: MessageHead, forward: RequestForward): boolean {
   return (
     head.minorVersion === 1 &&
     head.targetForm !== TargetForm.Absolute &&
-  if (forward.added !== null) length += forward.added.length;
     forward.method === null &&
     forward.target === null &&
     !replacesHost(head, forward) &&
