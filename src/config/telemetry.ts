@@ -43,8 +43,8 @@ export const telemetrySchema = z
       .boolean()
       .default(false)
       .describe(
-        'Forwarded HTTP requests without a traceparent (W3C Trace Context) get one. One that came is always ' +
-          'passed on, and its number stands in the access log.',
+        'Forwarded HTTP requests without a traceparent (W3C Trace Context) get one. One that came is ' +
+          'always passed on, and its number stands in the access log.',
       ),
   })
   .describe('Log, records, trace, metrics and control socket.');

@@ -27,6 +27,9 @@ export interface ClientText {
   readonly onRamp: Uint8Array;
   readonly source: Uint8Array;
   readonly destination: Uint8Array;
+  /** Lines of the format `runsOf` have these bytes for their runs of the fields above. */
+  runs: readonly Uint8Array[];
+  runsOf: unknown;
 }
 
 /** The parts of a stream or record that name its client. */
@@ -54,6 +57,8 @@ export function clientText({ flow, source, destination }: ClientFacts, owner: Ow
     onRamp: quotable(owner.onRamp),
     source: quotable(endpointText(source)),
     destination: quotable(endpointText(destination)),
+    runs: [],
+    runsOf: null,
   };
 }
 
@@ -207,7 +212,7 @@ export class AccessEntry {
 const NOTHING = new Uint8Array(0);
 const TRACEPARENT = lowerCaseBytes('traceparent');
 
-const NO_CLIENT: ClientText = Object.freeze({
+const NO_CLIENT: ClientText = {
   flow: 0,
   account: NOTHING,
   vnet: NOTHING,
@@ -215,7 +220,9 @@ const NO_CLIENT: ClientText = Object.freeze({
   onRamp: NOTHING,
   source: NOTHING,
   destination: NOTHING,
-});
+  runs: [],
+  runsOf: null,
+};
 
 /** Copies what fits and gives its length. */
 function copy(to: Uint8Array, from: Uint8Array, start: number, end: number): number {

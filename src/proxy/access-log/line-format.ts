@@ -1,8 +1,9 @@
 import { ACCESS_FIELDS, type AccessField } from '#config/access-log.ts';
-import { copyOctets, latin1Bytes, writeDecimal } from '#protocol/http/octets.ts';
+import { latin1Bytes, writeDecimal } from '#protocol/http/octets.ts';
 
 import {
   type AccessEntry,
+  type ClientText,
   AUTHORITY_BYTES_MAX,
   METHOD_BYTES_MAX,
   PATH_BYTES_MAX,
@@ -25,11 +26,64 @@ export const LINE_BYTES_MAX =
   8 * QUOTED_BYTES_MAX +
   NUMBER_BYTES_MAX;
 
+/** The fields that name the client: `ClientText` has their bytes. */
+type ClientField = 'flow' | 'account' | 'vnet' | 'user' | 'on_ramp' | 'source' | 'destination';
+type RunPart = Uint8Array | ClientField;
+
+/** What is written one after the other; fields as numbers, because a switch over numbers is a jump. */
+const Step = Object.freeze({
+  Time: 0,
+  Kind: 1,
+  OffRamp: 2,
+  Method: 3,
+  Authority: 4,
+  Path: 5,
+  Version: 6,
+  Status: 7,
+  BytesUp: 8,
+  BytesDown: 9,
+  RequestMs: 10,
+  QueueMs: 11,
+  ConnectMs: 12,
+  ResponseMs: 13,
+  TotalMs: 14,
+  End: 15,
+  Trace: 16,
+} as const);
+
+/** Steps from here on are runs of fields that name the client. */
+const FIRST_RUN = 32;
+
+const STEPS: Readonly<
+  Record<Exclude<AccessField, ClientField>, number> & { [Field in ClientField]?: never }
+> = Object.freeze({
+  time: Step.Time,
+  kind: Step.Kind,
+  off_ramp: Step.OffRamp,
+  method: Step.Method,
+  authority: Step.Authority,
+  path: Step.Path,
+  version: Step.Version,
+  status: Step.Status,
+  bytes_up: Step.BytesUp,
+  bytes_down: Step.BytesDown,
+  request_ms: Step.RequestMs,
+  queue_ms: Step.QueueMs,
+  connect_ms: Step.ConnectMs,
+  response_ms: Step.ResponseMs,
+  total_ms: Step.TotalMs,
+  end: Step.End,
+  trace: Step.Trace,
+});
+
 /** The form of a line: constant texts with fields between them. */
 export class LineFormat {
-  /** Text before field `i`; the last one is behind all fields and ends the line. */
+  /** Text before step `i`; the last one is behind all fields and ends the line. */
   readonly #literals: readonly Uint8Array[];
-  readonly #fields: readonly AccessField[];
+  /** `Step`, or `FIRST_RUN` and the index of a run. */
+  readonly #steps: Uint8Array;
+  /** Neighbouring fields that name the client, with the constant texts between them. */
+  readonly #runs: readonly (readonly RunPart[])[];
   /** What stands for a number that there is none of. */
   readonly #none: Uint8Array;
   /** What stands for an empty text. */
@@ -66,79 +120,89 @@ export class LineFormat {
     fields: readonly AccessField[],
     absent: { readonly none: string; readonly empty: string },
   ) {
-    this.#literals = literals;
-    this.#fields = fields;
     this.#none = latin1Bytes(absent.none);
     this.#empty = latin1Bytes(absent.empty);
+    const steps: number[] = [];
+    const between: Uint8Array[] = [];
+    const runs: RunPart[][] = [];
+    fields.forEach((field, index) => {
+      const literal = literals[index] as Uint8Array;
+      const step = STEPS[field];
+      const last = steps.at(-1);
+      if (step === undefined && last !== undefined && last >= FIRST_RUN) {
+        runs.at(-1)?.push(literal, field as ClientField);
+        return;
+      }
+      between.push(literal);
+      if (step === undefined) runs.push([field as ClientField]);
+      steps.push(step ?? FIRST_RUN + runs.length - 1);
+    });
+    this.#literals = [...between, literals[fields.length] as Uint8Array];
+    this.#steps = Uint8Array.from(steps);
+    this.#runs = runs;
   }
 
   /** Writes one line with its end at `at`, where `LINE_BYTES_MAX` bytes are free; gives the offset behind. */
   write(out: Uint8Array, at: number, entry: AccessEntry): number {
     const literals = this.#literals;
-    const fields = this.#fields;
+    const steps = this.#steps;
     let position = at;
-    for (let i = 0; i < fields.length; i++) {
+    for (let i = 0; i < steps.length; i++) {
       position = put(out, position, literals[i] as Uint8Array);
-      position = this.#field(fields[i] as AccessField, out, position, entry);
+      position = this.#step(steps[i] as number, out, position, entry);
     }
-    return put(out, position, literals[fields.length] as Uint8Array);
+    return put(out, position, literals[steps.length] as Uint8Array);
   }
 
-  // Four arguments, because an object for each field of each line would cost more than the line.
-  #field(field: AccessField, out: Uint8Array, at: number, entry: AccessEntry): number {
-    const { client } = entry;
-    switch (field) {
-      case 'time':
+  // Four arguments, because an object for each step of each line would cost more than the line.
+  #step(step: number, out: Uint8Array, at: number, entry: AccessEntry): number {
+    switch (step) {
+      case Step.Time:
         return this.#time(out, at, entry.startedAt);
-      case 'kind':
+      case Step.Kind:
         return put(out, at, KIND_TEXTS[entry.kind] as Uint8Array);
-      case 'flow':
-        return writeDecimal(out, at, client.flow);
-      case 'account':
-        return this.#text(out, at, client.account);
-      case 'vnet':
-        return this.#text(out, at, client.vnet);
-      case 'user':
-        return this.#text(out, at, client.user);
-      case 'on_ramp':
-        return this.#text(out, at, client.onRamp);
-      case 'off_ramp':
+      case Step.OffRamp:
         return this.#text(out, at, known(entry.offRamp));
-      case 'source':
-        return put(out, at, client.source);
-      case 'destination':
-        return put(out, at, client.destination);
-      case 'method':
+      case Step.Method:
         return this.#octets(out, at, entry.method, entry.methodLength);
-      case 'authority':
+      case Step.Authority:
         return this.#octets(out, at, entry.authority, entry.authorityLength);
-      case 'path':
+      case Step.Path:
         return this.#octets(out, at, entry.path, entry.pathLength);
-      case 'version':
+      case Step.Version:
         return this.#text(out, at, VERSION_TEXTS[entry.version + 1] as Uint8Array);
-      case 'status':
+      case Step.Status:
         return this.#number(out, at, entry.status === 0 ? -1 : entry.status);
-      case 'bytes_up':
+      case Step.BytesUp:
         return this.#number(out, at, entry.bytesUp);
-      case 'bytes_down':
+      case Step.BytesDown:
         return this.#number(out, at, entry.bytesDown);
-      case 'request_ms':
+      case Step.RequestMs:
         return this.#number(out, at, entry.requestMs);
-      case 'queue_ms':
+      case Step.QueueMs:
         return this.#number(out, at, entry.queueMs);
-      case 'connect_ms':
+      case Step.ConnectMs:
         return this.#number(out, at, entry.connectMs);
-      case 'response_ms':
+      case Step.ResponseMs:
         return this.#number(out, at, entry.responseMs);
-      case 'total_ms':
+      case Step.TotalMs:
         return this.#number(out, at, entry.totalMs);
-      case 'end':
+      case Step.End:
         return this.#text(out, at, known(entry.end));
-      case 'trace':
-        return entry.hasTrace ? put(out, at, entry.traceId) : put(out, at, this.#empty);
+      case Step.Trace:
+        return put(out, at, entry.hasTrace ? entry.traceId : this.#empty);
       default:
-        return field satisfies never;
+        return put(out, at, this.#clientRun(step - FIRST_RUN, entry.client));
     }
+  }
+
+  /** The fields of one run, which stay the same for a connection: put together for its first line. */
+  #clientRun(run: number, client: ClientText): Uint8Array {
+    if (client.runsOf !== this) {
+      client.runsOf = this;
+      client.runs = this.#runs.map((parts) => concat(parts, client, this.#empty));
+    }
+    return client.runs[run] as Uint8Array;
   }
 
   /** ISO 8601 with milliseconds; all but those is made once a second. */
@@ -163,7 +227,11 @@ export class LineFormat {
 
   /** Whole numbers from 0; anything below is none. */
   #number(out: Uint8Array, at: number, value: number): number {
-    return value < 0 ? put(out, at, this.#none) : writeDecimal(out, at, Math.round(value));
+    if (value < 0) return put(out, at, this.#none);
+    const whole = Math.round(value);
+    if (whole > 9) return writeDecimal(out, at, whole);
+    out[at] = 0x30 + whole;
+    return at + 1;
   }
 
   /**
@@ -198,8 +266,39 @@ const KIND_TEXTS = ['request', 'stream', 'session', 'flow'].map(latin1Bytes);
 const VERSION_TEXTS = ['', '1.0', '1.1', '2'].map(latin1Bytes);
 const DIGITS = latin1Bytes('0123456789abcdef');
 
+/** A loop for short texts; `set` is faster from some 48 bytes on. */
 function put(out: Uint8Array, at: number, bytes: Uint8Array): number {
-  return copyOctets(out, at, bytes, 0, bytes.length);
+  const { length } = bytes;
+  if (length > 48) out.set(bytes, at);
+  else for (let i = 0; i < length; i++) out[at + i] = bytes[i] as number;
+  return at + length;
+}
+
+/** The bytes of one run for one client. */
+function concat(parts: readonly RunPart[], client: ClientText, empty: Uint8Array): Uint8Array {
+  const bytes = parts.map((part) => {
+    if (typeof part !== 'string') return part;
+    const text = clientField(part, client);
+    return text.length === 0 ? empty : text;
+  });
+  return Uint8Array.from(Buffer.concat(bytes));
+}
+
+function clientField(field: ClientField, client: ClientText): Uint8Array {
+  switch (field) {
+    case 'flow':
+      return latin1Bytes(String(client.flow));
+    case 'on_ramp':
+      return client.onRamp;
+    case 'account':
+    case 'vnet':
+    case 'user':
+    case 'source':
+    case 'destination':
+      return client[field];
+    default:
+      return field satisfies never;
+  }
 }
 
 /** `\u00` and two hex digits. */
