@@ -158,6 +158,11 @@ function recordTransferEncoding(head: MessageHead, start: number, end: number): 
 /** RFC 9110 section 7.6.1: a list of tokens; empty members are allowed in lists (section 5.6.1). */
 function recordConnection(head: MessageHead, start: number, end: number): number {
   const { bytes } = head.fields;
+  // What nearly every Connection field says.
+  if (end - start === KEEP_ALIVE.length && equalsIgnoringCase(bytes, start, KEEP_ALIVE)) {
+    head.flags |= HeadFlag.KeepAlive;
+    return 0;
+  }
   let at = start;
   while (at < end) {
     const octet = bytes[at] as number;

@@ -4,11 +4,13 @@ import { test } from 'node:test';
 import { HttpDate } from './date.ts';
 import { FieldEdits } from './edits.ts';
 import {
+  forwardedLines,
   hasViaPseudonym,
   newRequestForward,
   newResponseForward,
   type RequestForward,
   type ResponseForward,
+  viaLine,
   writeRequestHead,
   writeResponseHead,
 } from './forward.ts';
@@ -56,6 +58,23 @@ test('a request is forwarded as it came, with Via and X-Forwarded-* added', () =
       'X-Forwarded-Host: h:1\r\nVia: 1.1 edge\r\n\r\n',
   );
   assert.equal(sent(head), 'GET /a?b HTTP/1.1\r\nHost: h:1\r\nAccept: x\r\n\r\n');
+});
+
+test('lines that were made once say the same as those put together', () => {
+  const via = latin1Bytes('edge');
+  const clientAddress = latin1Bytes('10.0.0.1');
+  const protocol = latin1Bytes('https');
+  const made = { viaLine: viaLine(via), forwardedLines: forwardedLines(clientAddress, protocol) };
+  for (const trustForwarded of [false, true]) {
+    for (const text of [
+      'GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 1.1.1.1\r\n\r\n',
+      'GET / HTTP/1.1\r\nHost: h\r\n\r\n',
+      'GET / HTTP/1.0\r\nHost: h\r\n\r\n',
+    ]) {
+      const how = { via, clientAddress, protocol, trustForwarded };
+      assert.equal(sent(request(text), { ...how, ...made }), sent(request(text), how));
+    }
+  }
 });
 
 test('row 11, RFC 9110 7.6.1: fields of one hop are left out, wherever they stand', () => {

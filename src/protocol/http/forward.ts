@@ -10,7 +10,7 @@ import { FieldKind, HOP_BY_HOP } from './field-kind.ts';
 import { FieldMark, type FieldSection } from './fields.ts';
 import { Method, TargetForm } from './http.ts';
 import { HeadFlag, type MessageHead } from './message-head.ts';
-import { copyOctets, equalsIgnoringCase, latin1Bytes, SPACE, writeDecimal } from './octets.ts';
+import { copyOctets, equalsIgnoringCase, latin1Bytes, latin1Text, SPACE, writeDecimal } from './octets.ts';
 
 /** How a body is framed on the way out; both absent means no framing fields. */
 export interface OutgoingFraming {
@@ -24,10 +24,16 @@ export interface OutgoingFraming {
 export interface RequestForward extends OutgoingFraming {
   /** This node's pseudonym in Via, a token; empty for no Via. */
   via: Uint8Array;
+  /** `viaLine(via)`, made once for many messages; null: it is put together each time. */
+  viaLine: Uint8Array | null;
   /** Address of the client as X-Forwarded-For has it; empty for no X-Forwarded-* at all. */
   clientAddress: Uint8Array;
   /** `http` or `https`, for X-Forwarded-Proto. */
   protocol: Uint8Array;
+  /**
+   * `forwardedLines(clientAddress, protocol)`, made once for many requests; null: they are put together each time.
+   */
+  forwardedLines: Uint8Array | null;
   /**
    * The client is a proxy whose X-Forwarded-* and Forwarded are believed and extended; else they are
    * replaced.
@@ -52,6 +58,7 @@ export interface RequestForward extends OutgoingFraming {
 export interface ResponseForward extends OutgoingFraming {
   /** As in `RequestForward`. */
   via: Uint8Array;
+  viaLine: Uint8Array | null;
   /** Value of Date where the origin sent none (RFC 9110 section 6.6.1); empty for none (1xx). */
   date: Uint8Array;
   /** Tell the client that the connection ends after this message. */
@@ -71,8 +78,10 @@ export function newRequestForward(): RequestForward {
     contentLength: -1,
     chunked: false,
     via: NOTHING,
+    viaLine: null,
     clientAddress: NOTHING,
     protocol: latin1Bytes('http'),
+    forwardedLines: null,
     trustForwarded: false,
     close: false,
     upgrade: false,
@@ -91,6 +100,7 @@ export function newResponseForward(): ResponseForward {
     contentLength: -1,
     chunked: false,
     via: NOTHING,
+    viaLine: null,
     date: NOTHING,
     close: false,
     keepAlive: false,
@@ -167,14 +177,14 @@ export function writeRequestHead(
     position = copyOctets(out, position, bytes, base + run, base + head.fieldsEnd);
   }
   if (forward.clientAddress.length > 0) position = writeForwarded(out, position, head, forward);
-  if (forward.via.length > 0) position = writeVia(out, position, head.minorVersion, forward.via);
+  if (forward.via.length > 0) position = writeVia(out, position, head.minorVersion, forward);
   if (forward.added !== null) position = put(out, position, forward.added);
   if (forward.edits !== null) position = writeAdded(out, position, forward.edits);
   if (forward.expectContinue) position = put(out, position, EXPECT_CONTINUE);
   if (spendsMaxForwards(head)) position = writeMaxForwards(out, position, head);
   position = writeFraming(out, position, forward);
   position = writeRequestConnection(out, position, head, forward);
-  position = put(out, position, END_OF_LINE);
+  position = endLine(out, position);
   assert(position <= limit);
   return position;
 }
@@ -215,9 +225,9 @@ export function writeResponseHead(
   if (forward.date.length > 0 && (head.flags & HeadFlag.HasDate) === 0) {
     position = put(out, position, DATE);
     position = put(out, position, forward.date);
-    position = put(out, position, END_OF_LINE);
+    position = endLine(out, position);
   }
-  if (forward.via.length > 0) position = writeVia(out, position, head.minorVersion, forward.via);
+  if (forward.via.length > 0) position = writeVia(out, position, head.minorVersion, forward);
   if (forward.edits !== null) position = writeAdded(out, position, forward.edits);
   position = writeFraming(out, position, forward);
   if (forward.upgrade) {
@@ -225,14 +235,27 @@ export function writeResponseHead(
     position = put(out, position, CONNECTION_UPGRADE);
   } else if (forward.close) position = put(out, position, CONNECTION_CLOSE);
   else if (forward.keepAlive) position = put(out, position, CONNECTION_KEEP_ALIVE);
-  position = put(out, position, END_OF_LINE);
+  position = endLine(out, position);
   assert(position <= limit);
   return position;
 }
 
+/** The Via line for messages that came by HTTP/1.1. */
+export function viaLine(via: Uint8Array): Uint8Array {
+  return latin1Bytes(`Via: 1.1 ${latin1Text(via, 0, via.length)}\r\n`);
+}
+
+/** The lines X-Forwarded-For and X-Forwarded-Proto for a client that is not believed. */
+export function forwardedLines(clientAddress: Uint8Array, protocol: Uint8Array): Uint8Array {
+  const address = latin1Text(clientAddress, 0, clientAddress.length);
+  return latin1Bytes(
+    `X-Forwarded-For: ${address}\r\nX-Forwarded-Proto: ${latin1Text(protocol, 0, protocol.length)}\r\n`,
+  );
+}
+
 /**
  * Whether this node's pseudonym stands in a Via field already: the message has come round in a circle
- * (RFC 9110 section 7.6.3). `via` is compared as a whole member, ignoring case.
+ * (RFC 9110 section 7.6.3). `via` is compared as a whole word, ignoring case.
  */
 export function hasViaPseudonym(head: MessageHead, via: Uint8Array): boolean {
   if ((head.flags & HeadFlag.HasVia) === 0 || via.length === 0) return false;
@@ -251,7 +274,6 @@ export function hasViaPseudonym(head: MessageHead, via: Uint8Array): boolean {
   return false;
 }
 
-const END_OF_LINE = latin1Bytes('\r\n');
 const VERSION_LINE_END = latin1Bytes(' HTTP/1.1\r\n');
 const VERSION_11 = latin1Bytes('HTTP/1.1 ');
 const HOST_NAME = latin1Bytes('Host: ');
@@ -337,7 +359,7 @@ function writeHost(out: Uint8Array, at: number, head: MessageHead, forward: Requ
   let position = put(out, at, HOST_NAME);
   if (forward.authority !== null) position = put(out, position, forward.authority);
   else position = copyOctets(out, position, bytes, base + head.authorityStart, base + head.authorityEnd);
-  return put(out, position, END_OF_LINE);
+  return endLine(out, position);
 }
 
 /** Keep, Drop or Rewrite for field `index` of a request. */
@@ -391,44 +413,60 @@ function writeLineAfresh(out: Uint8Array, at: number, fields: FieldSection, inde
   position = put(out, position, COLON_SPACE);
   const value = base + (offsets[i + 2] as number);
   position = copyOctets(out, position, bytes, value, base + (offsets[i + 3] as number));
-  return put(out, position, END_OF_LINE);
+  return endLine(out, position);
 }
 
 /** X-Forwarded-For of a believed client is extended; Proto and Host of a believed one stay as they came. */
 function writeForwarded(out: Uint8Array, at: number, head: MessageHead, forward: RequestForward): number {
-  const { bytes, base, offsets, kinds, count } = head.fields;
-  let position = put(out, at, X_FORWARDED_FOR);
-  if (forward.trustForwarded && (head.flags & HeadFlag.HasXForwardedFor) !== 0) {
-    for (let i = 0; i < count; i++) {
-      if (((kinds[i] as number) & FieldMark.KindMask) !== FieldKind.XForwardedFor) continue;
-      const start = base + (offsets[4 * i + 2] as number);
-      const end = base + (offsets[4 * i + 3] as number);
-      if (start === end) continue;
-      position = copyOctets(out, position, bytes, start, end);
-      position = put(out, position, COMMA_SPACE);
+  const trusted = forward.trustForwarded ? head.flags : 0;
+  let position = at;
+  if (trusted === 0 && forward.forwardedLines !== null) position = put(out, at, forward.forwardedLines);
+  else {
+    position = put(out, position, X_FORWARDED_FOR);
+    if ((trusted & HeadFlag.HasXForwardedFor) !== 0) position = copyForwardedFor(out, position, head.fields);
+    position = put(out, position, forward.clientAddress);
+    position = endLine(out, position);
+    if ((trusted & HeadFlag.HasXForwardedProto) === 0) {
+      position = put(out, position, X_FORWARDED_PROTO);
+      position = put(out, position, forward.protocol);
+      position = endLine(out, position);
     }
   }
-  position = put(out, position, forward.clientAddress);
-  position = put(out, position, END_OF_LINE);
-  const trusted = forward.trustForwarded ? head.flags : 0;
-  if ((trusted & HeadFlag.HasXForwardedProto) === 0) {
-    position = put(out, position, X_FORWARDED_PROTO);
-    position = put(out, position, forward.protocol);
-    position = put(out, position, END_OF_LINE);
-  }
   if ((trusted & HeadFlag.HasXForwardedHost) === 0 && head.authorityEnd > head.authorityStart) {
+    const { bytes, base } = head.fields;
     position = put(out, position, X_FORWARDED_HOST);
     position = copyOctets(out, position, bytes, base + head.authorityStart, base + head.authorityEnd);
-    position = put(out, position, END_OF_LINE);
+    position = endLine(out, position);
+  }
+  return position;
+}
+
+/** The addresses that came, each followed by a comma. */
+function copyForwardedFor(out: Uint8Array, at: number, fields: FieldSection): number {
+  const { bytes, base, offsets, kinds, count } = fields;
+  let position = at;
+  for (let i = 0; i < count; i++) {
+    if (((kinds[i] as number) & FieldMark.KindMask) !== FieldKind.XForwardedFor) continue;
+    const start = base + (offsets[4 * i + 2] as number);
+    const end = base + (offsets[4 * i + 3] as number);
+    if (start === end) continue;
+    position = copyOctets(out, position, bytes, start, end);
+    position = put(out, position, COMMA_SPACE);
   }
   return position;
 }
 
 /** Via tells the version in which the message was received (RFC 9110 section 7.6.3). */
-function writeVia(out: Uint8Array, at: number, minorVersion: number, via: Uint8Array): number {
+function writeVia(
+  out: Uint8Array,
+  at: number,
+  minorVersion: number,
+  forward: RequestForward | ResponseForward,
+): number {
+  if (minorVersion === 1 && forward.viaLine !== null) return put(out, at, forward.viaLine);
   let position = put(out, at, minorVersion === 1 ? VIA_11 : minorVersion === 0 ? VIA_10 : VIA_20);
-  position = put(out, position, via);
-  return put(out, position, END_OF_LINE);
+  position = put(out, position, forward.via);
+  return endLine(out, position);
 }
 
 /**
@@ -441,7 +479,7 @@ export function spendsMaxForwards(head: MessageHead): boolean {
 function writeMaxForwards(out: Uint8Array, at: number, head: MessageHead): number {
   let position = put(out, at, MAX_FORWARDS);
   position = writeDecimal(out, position, head.maxForwards - 1);
-  return put(out, position, END_OF_LINE);
+  return endLine(out, position);
 }
 
 function writeFraming(out: Uint8Array, at: number, framing: OutgoingFraming): number {
@@ -449,7 +487,7 @@ function writeFraming(out: Uint8Array, at: number, framing: OutgoingFraming): nu
   if (framing.contentLength < 0) return at;
   let position = put(out, at, CONTENT_LENGTH);
   position = writeDecimal(out, position, framing.contentLength);
-  return put(out, position, END_OF_LINE);
+  return endLine(out, position);
 }
 
 function writeRequestConnection(
@@ -475,7 +513,7 @@ function writeUpgrade(out: Uint8Array, at: number, head: MessageHead): number {
   const start = base + (offsets[4 * head.upgradeIndex + 2] as number);
   let position = put(out, at, UPGRADE);
   position = copyOctets(out, position, bytes, start, base + (offsets[4 * head.upgradeIndex + 3] as number));
-  return put(out, position, END_OF_LINE);
+  return endLine(out, position);
 }
 
 /** The status line may be copied as it stands: HTTP/1.1, both spaces, CRLF. */
@@ -498,7 +536,7 @@ function writeStatusLine(out: Uint8Array, at: number, head: MessageHead, forward
     const { bytes, base } = head.fields;
     position = copyOctets(out, position, bytes, base + head.reasonStart, base + head.reasonEnd);
   }
-  return put(out, position, END_OF_LINE);
+  return endLine(out, position);
 }
 
 function writeAdded(out: Uint8Array, at: number, edits: FieldEdits): number {
@@ -508,13 +546,19 @@ function writeAdded(out: Uint8Array, at: number, edits: FieldEdits): number {
     position = put(out, position, field.name);
     position = put(out, position, COLON_SPACE);
     position = put(out, position, field.value);
-    position = put(out, position, END_OF_LINE);
+    position = endLine(out, position);
   }
   return position;
 }
 
+function endLine(out: Uint8Array, at: number): number {
+  out[at] = 0x0d;
+  out[at + 1] = 0x0a;
+  return at + 2;
+}
+
 function put(out: Uint8Array, at: number, text: Uint8Array): number {
-  for (let i = 0; i < text.length; i++) out[at + i] = text[i] as number;
+  out.set(text, at);
   return at + text.length;
 }
 

@@ -23,6 +23,9 @@ import { parseTarget } from './target.ts';
 const METHOD_BYTES_MAX = 32;
 const VERSION_PREFIX = latin1Bytes('HTTP/');
 const VERSION_BYTES = 8;
+/** `HTTP` and `/1.` as little-endian words. */
+const HTTP_WORD = 0x50545448;
+const SLASH_ONE_DOT_WORD = 0x2e312f;
 
 /**
  * Parses a request head that begins at `offset`, as far as the bytes before `end` go (RFC 9112 sections 2 to
@@ -207,6 +210,17 @@ function parseStatusLine(bytes: Uint8Array, start: number, limit: number, into: 
  * fault.
  */
 function parseVersion(bytes: Uint8Array, at: number, limit: number, into: MessageHead): number {
+  if (
+    at + VERSION_BYTES <= limit &&
+    into.view.getUint32(at, true) === HTTP_WORD &&
+    (into.view.getUint32(at + 4, true) & 0xffffff) === SLASH_ONE_DOT_WORD
+  ) {
+    const minor = (bytes[at + 7] as number) - 0x30;
+    if (minor === 1 || minor === 0) {
+      into.minorVersion = minor;
+      return 1;
+    }
+  }
   for (let i = 0; i < VERSION_BYTES; i++) {
     if (at + i === limit) return 0;
     const octet = bytes[at + i] as number;
@@ -251,6 +265,7 @@ function parseFieldLine(bytes: Uint8Array, start: number, limit: number, into: M
   let valueStart = at;
   let valueEnd = 0;
   for (;;) {
+    at = skipPlainOctets(into.view, at, limit);
     while (at < limit && ((OCTET_CLASS[bytes[at] as number] as number) & VALUE) !== 0) at++;
     if (at === limit) return 0;
     const octet = bytes[at] as number;
@@ -280,6 +295,23 @@ function parseFieldLine(bytes: Uint8Array, start: number, limit: number, into: M
   offsets[4 * index + 3] = valueEnd - base;
   fields.kinds[index] = mark;
   fields.count = index + 1;
+  return at;
+}
+
+/**
+ * Skips octets that may stand in a value, four at a time, and stops somewhere before the first that may not.
+ * In each octet of `word − 0x20…` the top bit rises only for a control character, in `(word ^ 0x7f…) − 0x01…`
+ * only for DEL; a borrow can raise the bit of an octet above a hit, never below one.
+ */
+function skipPlainOctets(view: DataView, start: number, limit: number): number {
+  let at = start;
+  while (at + 4 <= limit) {
+    const word = view.getUint32(at, true) | 0;
+    const flipped = word ^ 0x7f7f7f7f;
+    const hits = ((word - 0x20202020) & ~word) | ((flipped - 0x01010101) & ~flipped);
+    if ((hits & 0x80808080) !== 0) break;
+    at += 4;
+  }
   return at;
 }
 

@@ -87,6 +87,8 @@ export const HeadFlag = Object.freeze({
 export class MessageHead {
   readonly options: HeadOptions;
   readonly fields: FieldSection;
+  /** The same memory as `fields.bytes`, for the parser; set by `reset`. */
+  view: DataView = new DataView(NO_BYTES.buffer);
   /** Bytes from `fields.base` to behind the empty line; 0 while incomplete. */
   length = 0;
   /** Where the start line begins: behind tolerated empty lines. */
@@ -144,6 +146,9 @@ export class MessageHead {
   /** Starts over; the next parse begins a new message at `base` of `bytes`. */
   reset(bytes: Uint8Array, base: number): void {
     this.fields.reset(bytes, base);
+    if (this.view.buffer !== bytes.buffer || this.view.byteOffset !== bytes.byteOffset) {
+      this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    }
     this.length = 0;
     this.scanned = 0;
     this.startLine = 0;
@@ -182,6 +187,9 @@ export class MessageHead {
   moveTo(bytes: Uint8Array, base: number): void {
     this.fields.bytes = bytes;
     this.fields.base = base;
+    if (this.view.buffer !== bytes.buffer || this.view.byteOffset !== bytes.byteOffset) {
+      this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    }
   }
 
   /** Whether all bits of `flag` are set. */

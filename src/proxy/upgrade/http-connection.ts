@@ -4,6 +4,7 @@ import { Errno } from '#io/io.ts';
 import type { ClientText } from '#proxy/access-log/access-entry.ts';
 import type { DialPlan, InboundStream } from '#proxy/proxy-contract.ts';
 import { Counter } from '#proxy/stats.ts';
+import { forwardedLines } from '#protocol/http/forward.ts';
 import { latin1Bytes } from '#protocol/http/octets.ts';
 
 import type { HttpEngine } from './http.ts';
@@ -11,6 +12,8 @@ import type { HttpExchange } from './http-exchange.ts';
 import { HttpSocket } from './http-socket.ts';
 import type { UpstreamGroup } from './http-upstream-pool.ts';
 
+const HTTP = latin1Bytes('http');
+const HTTPS = latin1Bytes('https');
 /**
  * How long the rest of a client's bytes is read and dropped behind our last answer (RFC 9112 section 9.6).
  */
@@ -34,6 +37,9 @@ export class HttpConnection extends HttpSocket {
   readonly isSecure: boolean;
   /** Address of the client as X-Forwarded-For has it. */
   readonly clientAddress: Uint8Array;
+  readonly protocol: Uint8Array;
+  /** Both as field lines. */
+  readonly forwardedLines: Uint8Array;
   exchange: HttpExchange | null = null;
   /** The plan of the last request, when equal requests get equal plans; with the group of its key. */
   plan: DialPlan | null = null;
@@ -59,6 +65,8 @@ export class HttpConnection extends HttpSocket {
     this.stream = stream;
     this.isSecure = stream.facts?.tls?.encrypted === true;
     this.clientAddress = latin1Bytes(stream.source.address);
+    this.protocol = this.isSecure ? HTTPS : HTTP;
+    this.forwardedLines = forwardedLines(this.clientAddress, this.protocol);
     this.since = engine.io.now();
   }
 

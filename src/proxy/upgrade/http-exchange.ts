@@ -632,7 +632,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     const swallow = this.#request.minorVersion === 0 || (isContinue && this.#sentContinue);
     if (!swallow) {
       const forward = this.#engine.responseForward;
-      fillInterim(forward, this.#engine.via);
+      fillInterim(forward, this.#engine);
       if (!this.#writeDown()) {
         this.#interims--;
         return false;
@@ -733,6 +733,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     }
     const forward = engine.responseForward;
     forward.via = engine.via;
+    forward.viaLine = engine.viaLine;
     forward.date = engine.date();
     forward.chunked = chunked;
     forward.contentLength = reframe ? -1 : responseContentLength(response, framing, isHead);

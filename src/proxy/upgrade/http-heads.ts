@@ -8,11 +8,10 @@ import { Method } from '#protocol/http/http.ts';
 import { HeadFlag, type MessageHead } from '#protocol/http/message-head.ts';
 import { latin1Bytes } from '#protocol/http/octets.ts';
 
+import type { HttpEngine } from './http.ts';
 import type { HttpConnection } from './http-connection.ts';
 
 const NO_BYTES = new Uint8Array(0);
-const HTTP = latin1Bytes('http');
-const HTTPS = latin1Bytes('https');
 
 const METHODS: ReadonlyMap<string, Method> = new Map(
   Object.entries(Method).map(([name, method]) => [name.toUpperCase(), method]),
@@ -29,10 +28,12 @@ export function fillRequest(
   framing: BodyFraming,
   chunked: boolean,
 ): void {
-  const { via, options } = connection.engine;
+  const { via, viaLine, options } = connection.engine;
   forward.via = via;
+  forward.viaLine = viaLine;
   forward.clientAddress = options.addForwarded === false ? NO_BYTES : connection.clientAddress;
-  forward.protocol = connection.isSecure ? HTTPS : HTTP;
+  forward.protocol = connection.protocol;
+  forward.forwardedLines = connection.forwardedLines;
   forward.trustForwarded = options.trustForwarded === true;
   forward.upgrade = false;
   forward.expectContinue = (request.flags & HeadFlag.ExpectContinue) !== 0 && framing !== BodyFraming.None;
@@ -74,8 +75,9 @@ export function targetAuthority(plan: DialPlan): Uint8Array {
 }
 
 /** Fills `forward` for an interim response: no framing, no Date, nothing of the connection. */
-export function fillInterim(forward: ResponseForward, via: Uint8Array): void {
-  forward.via = via;
+export function fillInterim(forward: ResponseForward, engine: HttpEngine): void {
+  forward.via = engine.via;
+  forward.viaLine = engine.viaLine;
   forward.date = NO_BYTES;
   forward.contentLength = -1;
   forward.chunked = false;

@@ -35,6 +35,7 @@ import {
   newResponseForward,
   type RequestForward,
   type ResponseForward,
+  viaLine,
 } from '#protocol/http/forward.ts';
 import { type HeadOptions, STRICT_HEAD_OPTIONS } from '#protocol/http/message-head.ts';
 import { latin1Bytes } from '#protocol/http/octets.ts';
@@ -92,6 +93,7 @@ export class HttpEngine implements StreamHandler, SocketWorld, Completion {
   readonly headOptions: HeadOptions;
   readonly upstreams: UpstreamPool;
   readonly via: Uint8Array;
+  readonly viaLine: Uint8Array;
   /** Forwarded heads that may have to be sent again. When none is free, a request is just not retried. */
   readonly retries: SlotPool;
   /** Filled by an exchange just before it writes a head, and of no meaning afterwards. */
@@ -127,6 +129,7 @@ export class HttpEngine implements StreamHandler, SocketWorld, Completion {
     this.upstreams = new UpstreamPool(limits.upstreamIdleMax);
     this.retries = worker.io.arena.pool(RETRY_BYTES, RETRY_COUNT);
     this.via = latin1Bytes(options.via ?? PSEUDONYM);
+    this.viaLine = viaLine(this.via);
     const { headMs, bodyIdleMs, responseMs, continueMs } = limits;
     const shortest = Math.min(
       headMs,
