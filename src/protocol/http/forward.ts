@@ -31,7 +31,8 @@ export interface RequestForward extends OutgoingFraming {
   /** `http` or `https`, for X-Forwarded-Proto. */
   protocol: Uint8Array;
   /**
-   * `forwardedLines(clientAddress, protocol)`, made once for many requests; null: they are put together each time.
+   * `forwardedLines(clientAddress, protocol)`, made once for many requests; null: they are put together each
+   * time.
    */
   forwardedLines: Uint8Array | null;
   /**

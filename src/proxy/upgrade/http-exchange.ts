@@ -45,10 +45,7 @@ import { UpstreamConnection, type UpstreamGroup, type UpstreamUser } from './htt
 
 /** Interim responses to one request: an upstream that sends more is broken. */
 const INTERIM_MAX = 32;
-/**
- * Tries to get a slot, some 10 ms apart, before an exchange gives up: all may be held by others that wait
- * too.
- */
+/** Tries to get a slot, some 10 ms apart, before an exchange gives up: others that wait may hold all. */
 const SLOT_TRIES_MAX = 100;
 
 /** One request and its response, from the first byte of the one to the last of the other. Reused. */
