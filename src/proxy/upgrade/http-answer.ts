@@ -1,6 +1,10 @@
+import { RampartError } from '#base/error.ts';
 import type { RequestVerdict } from '#proxy/hooks/hooks.ts';
 import { FieldEdits } from '#protocol/http/edits.ts';
-import { httpFaultFact } from '#protocol/http/fault.ts';
+import { HttpFault, httpFaultFact } from '#protocol/http/fault.ts';
+import { hasViaPseudonym } from '#protocol/http/forward.ts';
+import { Method } from '#protocol/http/http.ts';
+import type { MessageHead } from '#protocol/http/message-head.ts';
 import { REASON_FIELD, refusalBody, writeOwnResponse } from '#protocol/http/response.ts';
 
 import type { HttpEngine } from './http.ts';
@@ -106,9 +110,23 @@ export function verdictAnswer(verdict: Exclude<RequestVerdict, { action: 'forwar
   }
 }
 
-/** 200 without content: for OPTIONS and TRACE that may go no further (RFC 9110 section 7.6.2). */
-export function emptyAnswer(): Answer {
+/**
+ * The answer to a request that goes nowhere, whatever hooks would say: one that has come round in a circle
+ * (RFC 9110 section 7.6.3), a CONNECT, and one that may go no further (section 7.6.2). Null for all others.
+ */
+export function earlyAnswer(request: MessageHead, via: Uint8Array): Answer | null {
+  if (hasViaPseudonym(request, via)) return faultRefusal(HttpFault.ForwardingLoop);
+  if (request.method === Method.Connect) return faultRefusal(HttpFault.MethodRefused);
+  if (request.maxForwards !== 0) return null;
+  if (request.method === Method.Trace) return faultRefusal(HttpFault.MethodRefused);
+  if (request.method !== Method.Options) return null;
   return { status: 200, fields: new FieldEdits(), body: new Uint8Array(0), why: 'Max-Forwards is 0' };
+}
+
+/** The answer when no connection to the upstream could be opened. */
+export function connectRefusal(error: unknown): Answer {
+  const timedOut = error instanceof RampartError && error.code === 'RAMP_TIMEOUT';
+  return timedOut ? refusal(504, AnswerReason.ConnectTimeout) : refusal(502, AnswerReason.Unreachable);
 }
 
 function snakeCase(name: string): string {

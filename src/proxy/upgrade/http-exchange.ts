@@ -8,7 +8,7 @@ import type { DialPlan, DialRefusal } from '#proxy/proxy-contract.ts';
 import { Counter } from '#proxy/stats.ts';
 import { BodyFraming, requestFraming, responseFraming } from '#protocol/http/body.ts';
 import { HttpFault } from '#protocol/http/fault.ts';
-import { hasViaPseudonym, writeRequestHead, writeResponseHead } from '#protocol/http/forward.ts';
+import { writeRequestHead, writeResponseHead } from '#protocol/http/forward.ts';
 import { parseRequestHead, parseResponseHead } from '#protocol/http/head.ts';
 import { isIdempotent, Method } from '#protocol/http/http.ts';
 import { HeadFlag, MessageHead } from '#protocol/http/message-head.ts';
@@ -19,7 +19,8 @@ import { answerEntry, beginEntry, endEntry } from './http-access.ts';
 import {
   type Answer,
   AnswerReason,
-  emptyAnswer,
+  connectRefusal,
+  earlyAnswer,
   faultReason,
   faultRefusal,
   refusal,
@@ -33,6 +34,7 @@ import { Phase, ResponsePhase } from './http-exchange-phase.ts';
 import { HookRequest, HookResponse } from './http-fields.ts';
 import {
   applyRewrites,
+  dialRequest,
   fillInterim,
   fillRequest,
   responseContentLength,
@@ -198,16 +200,9 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     const request = this.#request;
     const { hooks } = this.#engine.options;
     if (!request.persistent) this.#closing = true;
-    if (hasViaPseudonym(request, this.#engine.via)) {
-      this.#answer(faultRefusal(HttpFault.ForwardingLoop));
-      return;
-    }
-    if (request.method === Method.Connect) {
-      this.#answer(faultRefusal(HttpFault.MethodRefused));
-      return;
-    }
-    if (request.maxForwards === 0 && (request.method === Method.Options || request.method === Method.Trace)) {
-      this.#answer(request.method === Method.Options ? emptyAnswer() : faultRefusal(HttpFault.MethodRefused));
+    const early = earlyAnswer(request, this.#engine.via);
+    if (early !== null) {
+      this.#answer(early);
       return;
     }
     this.#upstreamMethod = request.method;
@@ -276,20 +271,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       this.#connect();
       return;
     }
-    const { context, network, flow, source, destination, route, facts, guard, secure } = connection.stream;
-    const plan = this.#engine.options.dialer.plan({
-      ...(facts === undefined ? {} : { facts }),
-      ...(guard === undefined ? {} : { guard }),
-      ...(secure === undefined || ownWay ? {} : { secure }),
-      context,
-      network,
-      flow,
-      layer: 'http',
-      source,
-      target: verdict?.to ?? connection.stream.target ?? null,
-      destination,
-      via: verdict?.via ?? route,
-    });
+    const plan = this.#engine.options.dialer.plan(dialRequest(connection.stream, verdict, ownWay));
     this.#when(plan, (decided) => this.#applyPlan(decided, ownWay));
   }
 
@@ -340,10 +322,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       (fd) => this.#onConnected(fd, serial, group),
       (error: unknown) => {
         if (serial !== this.#serial) return;
-        const timedOut = error instanceof RampartError && error.code === 'RAMP_TIMEOUT';
-        this.#answer(
-          timedOut ? refusal(504, AnswerReason.ConnectTimeout) : refusal(502, AnswerReason.Unreachable),
-        );
+        this.#answer(connectRefusal(error));
       },
     );
   }

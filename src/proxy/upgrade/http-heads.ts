@@ -1,7 +1,7 @@
-/** What is written into forwarded heads: fills the writers' reused objects from an exchange's facts. */
+/** What an exchange asks of the dialer, and what is written into forwarded heads. */
 import { RampartError } from '#base/error.ts';
 import type { RequestVerdict } from '#proxy/hooks/hooks.ts';
-import type { DialPlan } from '#proxy/proxy-contract.ts';
+import type { DialPlan, DialRequest, InboundStream } from '#proxy/proxy-contract.ts';
 import { BodyFraming } from '#protocol/http/body.ts';
 import type { RequestForward, ResponseForward } from '#protocol/http/forward.ts';
 import { Method } from '#protocol/http/http.ts';
@@ -44,6 +44,28 @@ export function fillRequest(
   forward.authority = null;
   forward.added = null;
   forward.edits = null;
+}
+
+/** What the dialer is asked for a request of `stream`; `ownWay`: a hook's verdict names a target or an off-ramp. */
+export function dialRequest(
+  stream: InboundStream,
+  verdict: Extract<RequestVerdict, { action: 'forward' }> | null,
+  ownWay: boolean,
+): DialRequest {
+  const { context, network, flow, source, destination, route, facts, guard, secure, target } = stream;
+  return {
+    ...(facts === undefined ? {} : { facts }),
+    ...(guard === undefined ? {} : { guard }),
+    ...(secure === undefined || ownWay ? {} : { secure }),
+    context,
+    network,
+    flow,
+    layer: 'http',
+    source,
+    target: verdict?.to ?? target ?? null,
+    destination,
+    via: verdict?.via ?? route,
+  };
 }
 
 /**
