@@ -20,6 +20,7 @@ import {
   type UnixSocketAddress,
   unixAddress,
 } from './scalars.ts';
+import { type UpstreamConfig, upstreamConfig, upstreamKeys } from './upstream.ts';
 import { type TlsClientConfig, tlsClientConfig, tlsClientSchema } from './tls.ts';
 
 /** A TUN device by which packets of one network leave, and by which their answers come back. */
@@ -94,6 +95,7 @@ export interface HttpOffRamp {
   readonly name: string;
   /** At least one. */
   readonly origins: readonly Target[];
+  readonly upstream: UpstreamConfig;
   readonly proxyHeader: SendProxyHeader | null;
   readonly tls: TlsClientConfig | null;
 }
@@ -222,6 +224,7 @@ const httpSchema = z
     name: named,
     type: z.literal('http'),
     origins: z.array(target).min(1).max(1000).describe('Hosts and ports of the origin, used in turn.'),
+    ...upstreamKeys,
     proxy_protocol: sendProxyHeader,
     tls: tlsClientSchema.optional(),
   })
@@ -304,6 +307,7 @@ export function offRampConfig(input: z.output<typeof offRampSchema>, network: Ne
         type: 'http',
         name: input.name,
         origins: input.origins,
+        upstream: upstreamConfig(input),
         proxyHeader: sentHeader(input.proxy_protocol),
         tls: tlsClientConfig(input.tls),
       };

@@ -293,9 +293,13 @@ export interface Dialer {
   plan(request: DialRequest): DialPlan | DialRefusal | Promise<DialPlan | DialRefusal>;
   /**
    * Connects within `limits.connectMs`. The caller owns the descriptor.
-   * Rejects with `RampartError` RAMP_CONNECT, RAMP_TIMEOUT or RAMP_NO_DESCRIPTORS.
+   * Rejects with `RampartError` RAMP_CONNECT, RAMP_TIMEOUT, RAMP_LIMIT or RAMP_NO_DESCRIPTORS.
    */
   connect(plan: DialPlan): Promise<Fd>;
+  /** A request on a connection of `connect` was answered with this status; 502 and 504: it never was. */
+  answered?(fd: Fd, status: number): void;
+  /** A connection of `connect` is closed. */
+  closed?(fd: Fd): void;
 }
 
 /** The client's side of a UDP session. */

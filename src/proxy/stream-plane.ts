@@ -234,9 +234,10 @@ export class StreamPlane {
         const options = { name, source, origin: target, proxyHeader, secure };
         this.#offRamps.set(name, new SocketOffRamp(worker, options));
       } else if (offRamp.type === 'http') {
-        const { origins, proxyHeader, tls } = offRamp;
+        const { origins, upstream, proxyHeader, tls } = offRamp;
         const secure = tls === null ? null : (this.#tls?.client(name, { config: tls, alpn: HTTP_1 }) ?? null);
-        this.#offRamps.set(name, new OriginOffRamp(worker, { name, origins, proxyHeader, secure }));
+        const options = { name, origins, upstream, proxyHeader, secure };
+        this.#offRamps.set(name, new OriginOffRamp(worker, options));
       }
     }
   }

@@ -13,7 +13,7 @@ import type {
 import { Counter } from '#proxy/stats.ts';
 
 import { announce } from './announce.ts';
-import type { StreamOffRamp } from './offramp.ts';
+import type { ConnectionUse, StreamOffRamp } from './offramp.ts';
 
 /** Finds the off-ramp for a destination by the config's routes; null when none matches. */
 export type RouteFunction = (network: NetworkId, context: Context, destination: Endpoint) => string | null;
@@ -29,6 +29,8 @@ export class OffRampDialer implements Dialer {
   readonly #offRamps: ReadonlyMap<string, StreamOffRamp>;
   readonly #route: RouteFunction;
   readonly #egress: EgressFunction | null;
+  /** Connections that an off-ramp follows. */
+  readonly #uses = new Map<Fd, ConnectionUse>();
 
   constructor(
     worker: Worker,
@@ -49,7 +51,8 @@ export class OffRampDialer implements Dialer {
     if (via === null) return refusal('no route to the destination');
     const offRamp = this.#offRamps.get(via);
     if (offRamp === undefined) return refusal(`off-ramp ${via} carries no streams`);
-    const target = request.target ?? offRamp.origin ?? asTarget(request.destination);
+    const target =
+      request.target ?? offRamp.originFor?.(request) ?? offRamp.origin ?? asTarget(request.destination);
     if (this.#egress === null) return this.#finish(request, { offRamp, target, source: null }, true);
     const verdict = this.#egress({ context: request.context, layer: request.layer, target, via });
     if (verdict instanceof Promise) return verdict.then((v) => this.#apply(request, { offRamp, target }, v));
@@ -60,14 +63,17 @@ export class OffRampDialer implements Dialer {
     const offRamp = this.#offRamps.get(plan.via) as StreamOffRamp;
     const { counters } = this.#worker.stats;
     counters[Counter.UpstreamConnects] = (counters[Counter.UpstreamConnects] as number) + 1;
+    let use: ConnectionUse | null = null;
     try {
       const ready = plan.secure?.take?.(plan) ?? null;
       if (ready !== null) return ready;
       let fd = await offRamp.connect(plan);
+      use = offRamp.follow?.(fd) ?? null;
       if (plan.announce !== undefined && offRamp.proxyHeader) {
         announce(this.#worker, fd, offRamp.proxyHeader, plan.announce);
       }
       if (plan.secure !== undefined) fd = await plan.secure.secure(fd, plan.target);
+      if (use !== null) this.#follow(fd, use);
       const tracer = this.#worker.tracer;
       if (tracer.enabled) {
         tracer.emit({
@@ -82,9 +88,28 @@ export class OffRampDialer implements Dialer {
       }
       return fd;
     } catch (error) {
+      use?.onFailure();
+      use?.onClose();
       counters[Counter.UpstreamConnectErrors] = (counters[Counter.UpstreamConnectErrors] as number) + 1;
       throw error;
     }
+  }
+
+  answered(fd: Fd, status: number): void {
+    this.#uses.get(fd)?.onAnswer(status);
+  }
+
+  closed(fd: Fd): void {
+    const use = this.#uses.get(fd);
+    if (use === undefined) return;
+    this.#uses.delete(fd);
+    use.onClose();
+  }
+
+  /** A descriptor that comes again was closed without a word in between. */
+  #follow(fd: Fd, use: ConnectionUse): void {
+    this.closed(fd);
+    this.#uses.set(fd, use);
   }
 
   #apply(

@@ -7,7 +7,7 @@ import type { Target } from '#contract/context.ts';
 import type { SendProxyHeader } from '#config/off-ramps.ts';
 import type { Fd } from '#io/io.ts';
 
-import type { DialPlan, SecureUpgrade } from '#proxy/proxy-contract.ts';
+import type { DialPlan, DialRequest, SecureUpgrade } from '#proxy/proxy-contract.ts';
 
 /** An off-ramp that can open a stream. */
 export interface StreamOffRamp {
@@ -27,9 +27,23 @@ export interface StreamOffRamp {
   readonly proxyHeader?: SendProxyHeader | null;
   /** TLS that its connections get; absent: none. */
   readonly secure?: SecureUpgrade | null;
+  /** In place of `origin`, where the choice depends on the client. Null or absent: `origin`. */
+  originFor?(request: DialRequest): Target | null;
   /**
    * Opens a connected, non-blocking stream; the caller owns it.
    * Rejects with `RampartError` RAMP_CONNECT, RAMP_TIMEOUT or RAMP_NO_DESCRIPTORS, side `upstream`.
    */
   connect(plan: DialPlan): Promise<Fd>;
+  /** Asked once for a descriptor that `connect` gave: who wants to hear of its life; null: nobody. */
+  follow?(fd: Fd): ConnectionUse | null;
+}
+
+/** Hears of the life of one connection. */
+export interface ConnectionUse {
+  /** A request on it was answered with this status. */
+  onAnswer(status: number): void;
+  /** TLS or the PROXY header failed on it. `onClose` follows. */
+  onFailure(): void;
+  /** It is closed. Once. */
+  onClose(): void;
 }

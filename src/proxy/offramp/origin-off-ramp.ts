@@ -1,57 +1,151 @@
-import { assert } from '#base/assert.ts';
+import { RampartError } from '#base/error.ts';
 import type { SendProxyHeader } from '#config/off-ramps.ts';
+import { DEFAULT_UPSTREAM, type UpstreamConfig } from '#config/upstream.ts';
 import type { Target } from '#contract/context.ts';
 import type { Fd } from '#io/io.ts';
-import type { DialPlan, SecureUpgrade, Worker } from '#proxy/proxy-contract.ts';
+import type { DialPlan, DialRequest, SecureUpgrade, Worker } from '#proxy/proxy-contract.ts';
 
-import type { StreamOffRamp } from './offramp.ts';
+import type { ConnectionUse, StreamOffRamp } from './offramp.ts';
 import { type Resolver, SocketOffRamp } from './socket-off-ramp.ts';
+import { Balancer, type Origin, textHash } from './upstream/balancer.ts';
+import { RetryBudget } from './upstream/retry-budget.ts';
 
-/**
- * Streams leave to the origins of one service, in turn. An origin that cannot be reached is passed over: the
- * next one is tried until each had its chance.
- */
+const NONE: ReadonlySet<Origin> = new Set();
+
+/** Streams leave to the origins of one service; `upstream/balancer.ts` says to which. */
 export class OriginOffRamp implements StreamOffRamp {
   readonly name: string;
   readonly origin: Target;
   readonly keepsSource = false;
   readonly proxyHeader: SendProxyHeader | null;
   readonly secure: SecureUpgrade | null;
+  readonly balancer: Balancer;
+  readonly #worker: Worker;
   readonly #sockets: SocketOffRamp;
-  readonly #origins: readonly Target[];
-  #next = 0;
+  readonly #config: UpstreamConfig;
+  readonly #budget = new RetryBudget();
+  /** Connections that nobody has asked to follow yet. */
+  readonly #fresh = new Map<Fd, Origin>();
+  #pending = 0;
 
   constructor(
     worker: Worker,
     options: {
       name: string;
+      /** At least one. */
       origins: readonly Target[];
+      upstream?: UpstreamConfig;
       resolver?: Resolver;
       proxyHeader?: SendProxyHeader | null;
       secure?: SecureUpgrade | null;
+      /** From 0 to below 1; default Math.random. */
+      random?: () => number;
     },
   ) {
-    assert(options.origins.length > 0);
     this.name = options.name;
     this.proxyHeader = options.proxyHeader ?? null;
     this.secure = options.secure ?? null;
+    this.#worker = worker;
+    this.#config = options.upstream ?? DEFAULT_UPSTREAM;
+    const { balance: policy, failuresMax, ejectMs, slowStartMs, connectionsMax } = this.#config;
+    const random = options.random ?? Math.random;
+    this.balancer = new Balancer(options.origins, {
+      ...{ policy, failuresMax, ejectMs, slowStartMs, connectionsMax, random },
+    });
     this.origin = options.origins[0] as Target;
-    this.#origins = options.origins;
     this.#sockets = new SocketOffRamp(worker, options);
   }
 
+  /** With `source-hash` the choice is part of the plan: clients of two origins share no connection. */
+  originFor(request: DialRequest): Target | null {
+    if (this.#config.balance !== 'source-hash') return null;
+    const hash = textHash(`${request.network} ${request.source.address}`);
+    return this.balancer.choose(this.#now(), hash, NONE)?.target ?? null;
+  }
+
   async connect(plan: DialPlan): Promise<Fd> {
+    const planned = this.balancer.origins.find(({ target }) => target === plan.target);
     // A hook that names a target of its own means that one.
-    if (plan.target !== this.origin) return await this.#sockets.connect(plan);
+    if (planned === undefined) return await this.#sockets.connect(plan);
+    if (this.#pending >= this.#config.pendingMax) throw this.#full('connections being opened');
+    this.#pending++;
+    try {
+      return await this.#connectToOne(plan, this.#config.balance === 'source-hash' ? planned : null);
+    } finally {
+      this.#pending--;
+    }
+  }
+
+  follow(fd: Fd): ConnectionUse | null {
+    const origin = this.#fresh.get(fd);
+    if (origin === undefined) return null;
+    this.#fresh.delete(fd);
+    return new OriginConnection(this.balancer, origin, () => this.#now());
+  }
+
+  /** Tries origins until one takes the connection, each at most once, as far as the retry budget goes. */
+  async #connectToOne(plan: DialPlan, first: Origin | null): Promise<Fd> {
+    const { balancer } = this;
+    const tried = new Set<Origin>();
+    const hash = textHash(plan.key);
+    this.#budget.onTry();
     let last: unknown = null;
-    for (let attempt = 0; attempt < this.#origins.length; attempt++) {
-      const target = this.#origins[this.#next++ % this.#origins.length] as Target;
+    for (;;) {
+      const now = this.#now();
+      const usesFirst = first !== null && tried.size === 0 && balancer.isInUse(first, now);
+      const origin = usesFirst ? first : balancer.choose(now, hash, tried);
+      if (origin === null) throw last ?? this.#full('connections');
+      if (tried.size > 0 && !this.#budget.take()) throw last;
+      tried.add(origin);
+      origin.connections++;
       try {
-        return await this.#sockets.connect({ ...plan, target });
+        const fd = await this.#sockets.connect({ ...plan, target: origin.target });
+        if (!origin.answers) balancer.onSuccess(origin, this.#now());
+        this.#fresh.set(fd, origin);
+        return fd;
       } catch (error) {
+        origin.connections--;
+        balancer.onFailure(origin, this.#now());
         last = error;
       }
     }
-    throw last;
+  }
+
+  #full(what: string): RampartError {
+    return new RampartError('RAMP_LIMIT', `all origins of ${this.name} have as many ${what} as they may`, {
+      side: 'upstream',
+      retry: 'yes',
+    });
+  }
+
+  #now(): number {
+    return this.#worker.io.now();
+  }
+}
+
+/** One connection to an origin, until it is closed. */
+class OriginConnection implements ConnectionUse {
+  readonly #balancer: Balancer;
+  readonly #origin: Origin;
+  readonly #now: () => number;
+
+  constructor(balancer: Balancer, origin: Origin, now: () => number) {
+    this.#balancer = balancer;
+    this.#origin = origin;
+    this.#now = now;
+  }
+
+  onAnswer(status: number): void {
+    this.#origin.answers = true;
+    if (status >= 500) this.#balancer.onFailure(this.#origin, this.#now());
+    else this.#balancer.onSuccess(this.#origin, this.#now());
+  }
+
+  onFailure(): void {
+    this.#balancer.onFailure(this.#origin, this.#now());
+  }
+
+  onClose(): void {
+    this.#origin.connections--;
   }
 }

@@ -563,6 +563,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
       return;
     }
     this.#engine.increment(Counter.UpstreamAborts);
+    this.#engine.options.dialer.answered?.(upstream.fd, 502);
     this.#answer(refusal(502, AnswerReason.OriginClosed));
   }
 
@@ -659,6 +660,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     const { hooks } = this.#engine.options;
     const response = this.#response;
     this.#entry?.onResponse(response.status, this.#clock.upstreamAt);
+    this.#engine.options.dialer.answered?.((this.#upstream as UpstreamConnection).fd, response.status);
     if (this.#engine.worker.tracer.enabled) this.#trace('response', `${response.status} ${response.reason}`);
     if (response.status === 101 && !(this.#upgrading && response.has(HeadFlag.Upgrade))) {
       this.#engine.increment(Counter.ResponsesMalformed);
@@ -923,6 +925,7 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
         return;
       case Due.UpstreamSlow:
         this.#engine.increment(Counter.UpstreamTimeouts);
+        this.#engine.options.dialer.answered?.((this.#upstream as UpstreamConnection).fd, 504);
         if (this.#responded) this.#abortBoth(CloseReason.OriginError);
         else this.#answer(refusal(504, AnswerReason.ResponseTimeout));
         return;

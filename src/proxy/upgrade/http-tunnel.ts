@@ -1,4 +1,5 @@
 import { CloseReason } from '#contract/record.ts';
+import type { Fd } from '#io/io.ts';
 import type { Relay, RelayHub, RelayOwner, RelaySide } from '#io/relay.ts';
 
 import type { HttpConnection } from './http-connection.ts';
@@ -11,6 +12,7 @@ import type { UpstreamConnection } from './http-upstream-pool.ts';
 export class HttpTunnel implements RelayOwner {
   readonly #connection: HttpConnection;
   readonly #relay: Relay;
+  readonly #upstream: Fd;
 
   /**
    * Takes both descriptors over. Nothing may be under way on them; input of the client goes to the upstream
@@ -24,7 +26,8 @@ export class HttpTunnel implements RelayOwner {
     upstream.user = null;
     engine.forget(connection);
     engine.tunnels.add(this);
-    this.#relay = hub.start(connection.detach(), upstream.detach(), this, options);
+    this.#upstream = upstream.detach();
+    this.#relay = hub.start(connection.detach(), this.#upstream, this, options);
   }
 
   onRelayEnd(_relay: Relay, side: RelaySide, errno: number): void {
@@ -45,6 +48,7 @@ export class HttpTunnel implements RelayOwner {
   #end(reason: CloseReason): boolean {
     const connection = this.#connection;
     if (!connection.engine.tunnels.delete(this)) return false;
+    connection.engine.onUpstreamClosed(this.#upstream);
     connection.bytesUp = this.#relay.bytesForth;
     connection.bytesDown = this.#relay.bytesBack;
     connection.record(reason);

@@ -11,6 +11,12 @@ export interface UpstreamUser {
   onUpstreamSent(errno: number): void;
 }
 
+/** What an upstream connection tells its surroundings. */
+export interface UpstreamWorld extends SocketWorld {
+  /** The connection is closed. */
+  onUpstreamClosed(fd: Fd): void;
+}
+
 /** One connection to an upstream: used by one exchange at a time, or idle in its group. */
 export class UpstreamConnection extends HttpSocket {
   readonly group: UpstreamGroup;
@@ -19,10 +25,18 @@ export class UpstreamConnection extends HttpSocket {
   requests = 0;
   idleSince = 0;
   idle = false;
+  readonly #world: UpstreamWorld;
 
-  constructor(world: SocketWorld, fd: Fd, group: UpstreamGroup) {
+  constructor(world: UpstreamWorld, fd: Fd, group: UpstreamGroup) {
     super(world, fd);
+    this.#world = world;
     this.group = group;
+  }
+
+  override close(): void {
+    const wasOpen = !this.closed;
+    super.close();
+    if (wasOpen) this.#world.onUpstreamClosed(this.fd);
   }
 
   protected override onInput(): void {

@@ -25,7 +25,7 @@ import { assert } from '#base/assert.ts';
 import { CloseReason } from '#contract/record.ts';
 import type { TraceStage } from '#contract/trace.ts';
 import type { SlotPool } from '#io/arena.ts';
-import type { Completion, Io } from '#io/io.ts';
+import type { Completion, Fd, Io } from '#io/io.ts';
 import type { AccessLog } from '#proxy/access-log/access-log.ts';
 import type { HookRunner } from '#proxy/hooks/runner.ts';
 import type { Dialer, InboundStream, StreamHandler, Worker } from '#proxy/proxy-contract.ts';
@@ -42,9 +42,9 @@ import { latin1Bytes } from '#protocol/http/octets.ts';
 
 import { HttpConnection } from './http-connection.ts';
 import { HttpExchange } from './http-exchange.ts';
-import type { HttpSocket, SocketWorld } from './http-socket.ts';
+import type { HttpSocket } from './http-socket.ts';
 import type { HttpTunnel } from './http-tunnel.ts';
-import { UpstreamPool } from './http-upstream-pool.ts';
+import { UpstreamPool, type UpstreamWorld } from './http-upstream-pool.ts';
 
 /** What an engine is made of. */
 export interface HttpEngineOptions {
@@ -85,7 +85,7 @@ const TAG_STARVED = 1;
  * Serves HTTP/1.1 on client streams. One for each worker; it owns the descriptors that it is given, and the
  * upstream connections that it has the dialer open.
  */
-export class HttpEngine implements StreamHandler, SocketWorld, Completion {
+export class HttpEngine implements StreamHandler, UpstreamWorld, Completion {
   readonly worker: Worker;
   readonly io: Io;
   readonly streams: SlotPool;
@@ -215,6 +215,10 @@ export class HttpEngine implements StreamHandler, SocketWorld, Completion {
   starved(socket: HttpSocket): void {
     this.#retryLater();
     this.#starved.push(socket);
+  }
+
+  onUpstreamClosed(fd: Fd): void {
+    this.options.dialer.closed?.(fd);
   }
 
   /** Calls `exchange.onSlot(serial)` a little later. */

@@ -310,6 +310,7 @@ class StreamCarrier implements Completion, RelayOwner {
   #onConnected(fd: Fd): void {
     if (this.#ended) {
       this.#worker.io.close(fd);
+      this.#dispatcher.options.dialer.closed?.(fd);
       return;
     }
     this.#upstream = fd;
@@ -349,6 +350,7 @@ class StreamCarrier implements Completion, RelayOwner {
     const { io, stats, records } = this.#worker;
     io.cancelTimer(this.#idleTimer);
     this.#dispatcher.ended(this);
+    if (this.#upstream >= 0) this.#dispatcher.options.dialer.closed?.(this.#upstream);
     const bytesUp = relay?.bytesForth ?? 0;
     const bytesDown = relay?.bytesBack ?? 0;
     const { counters } = stats;
