@@ -48,7 +48,10 @@ const check = z
       .regex(/^\/[!-~]*$/, 'is no path; expected one such as "/healthz"')
       .max(1000)
       .optional()
-      .describe('Path of a GET that must be answered with a status below 400. Default: a TCP connect.'),
+      .describe(
+        'Path of a GET that must be answered with a status below 400. Default: a TCP connect; with tls it is ' +
+          'always a TLS handshake.',
+      ),
     interval: time(100, 'a duration between 100ms and 1h, such as "5s"')
       .default(5 * SECOND)
       .describe('Time between two checks of an origin. Default: 5s.'),

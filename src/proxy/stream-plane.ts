@@ -154,6 +154,7 @@ export class StreamPlane {
   close(): void {
     for (const listener of [...this.#tcp, ...this.#udp]) listener.close();
     for (const server of this.#servers) server.close();
+    for (const offRamp of this.#offRamps.values()) offRamp.close?.();
     this.dispatcher.closeAll(CloseReason.Shutdown);
     this.http.closeAll(CloseReason.Shutdown);
     this.sessions.closeAll(CloseReason.Shutdown);

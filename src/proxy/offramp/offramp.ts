@@ -34,6 +34,8 @@ export interface StreamOffRamp {
    * Rejects with `RampartError` RAMP_CONNECT, RAMP_TIMEOUT or RAMP_NO_DESCRIPTORS, side `upstream`.
    */
   connect(plan: DialPlan): Promise<Fd>;
+  /** Stops what it does by itself, such as checks. Connections stay. */
+  close?(): void;
   /** Asked once for a descriptor that `connect` gave: who wants to hear of its life; null: nobody. */
   follow?(fd: Fd): ConnectionUse | null;
 }

@@ -80,6 +80,7 @@ class World {
   }
 
   async close(): Promise<void> {
+    this.offRamp.close();
     for (const fd of this.#open) this.io.close(fd);
     for (const server of this.servers) if (server.listening) server.close();
     this.io.flush();
@@ -161,6 +162,18 @@ test('beyond the limit of pending connects a request fails at once', async () =>
     await assert.rejects(world.connect(), isLimit);
     await first;
     await world.connect();
+  });
+});
+
+test('a check finds a dead origin before any connection does', { timeout: 30_000 }, async () => {
+  const check = { path: null, intervalMs: 5, timeoutMs: 5000, rise: 1, fall: 2 };
+  await within({ check }, async (world) => {
+    await world.shut(0);
+    const [dead, alive] = world.offRamp.balancer.origins;
+    while (dead?.up) await new Promise((resolve) => setImmediate(resolve));
+    for (let i = 0; i < 3; i++) await world.connect();
+    assert.deepEqual(world.connections, [0, 3]);
+    assert.equal(alive?.up, true);
   });
 });
 

@@ -1,6 +1,6 @@
 import { RampartError } from '#base/error.ts';
 import type { SendProxyHeader } from '#config/off-ramps.ts';
-import { DEFAULT_UPSTREAM, type UpstreamConfig } from '#config/upstream.ts';
+import { DEFAULT_UPSTREAM, type HealthCheckConfig, type UpstreamConfig } from '#config/upstream.ts';
 import type { Target } from '#contract/context.ts';
 import type { Fd } from '#io/io.ts';
 import type { DialPlan, DialRequest, SecureUpgrade, Worker } from '#proxy/proxy-contract.ts';
@@ -8,6 +8,7 @@ import type { DialPlan, DialRequest, SecureUpgrade, Worker } from '#proxy/proxy-
 import type { ConnectionUse, StreamOffRamp } from './offramp.ts';
 import { type Resolver, SocketOffRamp } from './socket-off-ramp.ts';
 import { Balancer, type Origin, textHash } from './upstream/balancer.ts';
+import { HealthChecks, probeHttp } from './upstream/health-check.ts';
 import { RetryBudget } from './upstream/retry-budget.ts';
 
 const NONE: ReadonlySet<Origin> = new Set();
@@ -26,6 +27,7 @@ export class OriginOffRamp implements StreamOffRamp {
   readonly #budget = new RetryBudget();
   /** Connections that nobody has asked to follow yet. */
   readonly #fresh = new Map<Fd, Origin>();
+  readonly #checks: HealthChecks | null;
   #pending = 0;
 
   constructor(
@@ -54,6 +56,7 @@ export class OriginOffRamp implements StreamOffRamp {
     });
     this.origin = options.origins[0] as Target;
     this.#sockets = new SocketOffRamp(worker, options);
+    this.#checks = this.#config.check === null ? null : this.#check(this.#config.check, random);
   }
 
   /** With `source-hash` the choice is part of the plan: clients of two origins share no connection. */
@@ -74,6 +77,10 @@ export class OriginOffRamp implements StreamOffRamp {
     } finally {
       this.#pending--;
     }
+  }
+
+  close(): void {
+    this.#checks?.close();
   }
 
   follow(fd: Fd): ConnectionUse | null {
@@ -109,6 +116,34 @@ export class OriginOffRamp implements StreamOffRamp {
         last = error;
       }
     }
+  }
+
+  /** Asks the origins: by a GET where there is a path and no TLS, else by opening what a stream would open. */
+  #check(config: HealthCheckConfig, random: () => number): HealthChecks {
+    const { balancer } = this;
+    return new HealthChecks({
+      config,
+      random,
+      targets: balancer.origins.map(({ target }) => target),
+      probe: (target) =>
+        config.path !== null && this.secure === null
+          ? probeHttp(target, config)
+          : this.#probeOpen(target, config),
+      onAnswer: (index, up) => balancer.onCheck(balancer.origins[index] as Origin, up, this.#now()),
+      after(ms, callback) {
+        const timer = setTimeout(callback, ms).unref();
+        return () => clearTimeout(timer);
+      },
+    });
+  }
+
+  async #probeOpen(target: Target, { timeoutMs }: HealthCheckConfig): Promise<void> {
+    const { io } = this.#worker;
+    const startedAt = io.refreshNow();
+    let fd = await this.#sockets.connect({ target, source: null });
+    if (this.secure !== null) fd = await this.secure.secure(fd, target);
+    io.close(fd);
+    if (io.refreshNow() - startedAt > timeoutMs) throw new Error('the check took too long');
   }
 
   #full(what: string): RampartError {

@@ -8,17 +8,25 @@ import { type Completion, Errno, type Fd, type Io, type OperationId } from '#io/
 import type { DialPlan, SecureUpgrade, Worker } from '#proxy/proxy-contract.ts';
 
 import type { StreamOffRamp } from './offramp.ts';
+import { DnsCache, type ResolvedAddress, recordTtlMs } from './upstream/dns-cache.ts';
+import { interleave, race } from './upstream/happy-eyeballs.ts';
 
 /** Resolves a name to addresses in the order in which they shall be tried. */
 export type Resolver = (
   host: string,
 ) => Promise<readonly { readonly address: string; readonly family: 4 | 6 }[]>;
 
-/** The host's own resolver, as every program of this host uses it. */
-export const systemResolver: Resolver = async (host) => {
-  const found = await lookup(host, { all: true, verbatim: true });
-  return found.map(({ address, family }) => ({ address, family: family === 4 ? 4 : 6 }));
-};
+const hostNames = new DnsCache({
+  async lookup(host) {
+    const found = await lookup(host, { all: true, verbatim: true });
+    return found.map(({ address, family }) => ({ address, family: family === 4 ? 4 : 6 }));
+  },
+  ttlMs: recordTtlMs,
+  now: () => performance.now(),
+});
+
+/** The host's own resolver, as every program of this host uses it; answers are kept as long as they hold. */
+export const systemResolver: Resolver = hostNames.resolve;
 
 /** Streams leave by plain TCP sockets of this host. */
 export class SocketOffRamp implements StreamOffRamp {
@@ -52,29 +60,32 @@ export class SocketOffRamp implements StreamOffRamp {
     this.#resolver = options.resolver ?? systemResolver;
   }
 
-  async connect(plan: DialPlan): Promise<Fd> {
-    const deadline = this.#worker.io.refreshNow() + this.#worker.limits.connectMs;
-    const addresses = await this.#resolve(plan.target.host);
+  async connect(plan: Pick<DialPlan, 'target' | 'source' | 'guard'>): Promise<Fd> {
+    const { io, limits } = this.#worker;
+    const { target, guard } = plan;
+    const deadline = io.refreshNow() + limits.connectMs;
+    const source = plan.source?.address ?? this.#source;
     let last: unknown = null;
-    for (const { address, family } of addresses) {
-      const refused = plan.guard?.refuse(parseIp(address) as Uint8Array, plan.target.port) ?? null;
-      if (refused !== null) {
-        last = guardError(plan.target, refused);
-        continue;
-      }
-      const remaining = deadline - this.#worker.io.refreshNow();
-      if (remaining <= 0) break;
-      try {
-        return await connectTcp(this.#worker.io, {
-          to: { family, address, port: plan.target.port },
-          source: plan.source?.address ?? this.#source,
-          timeoutMs: remaining,
-        });
-      } catch (error) {
-        last = error;
-      }
-    }
-    throw last ?? connectError(plan.target, Errno.ETIMEDOUT);
+    const allowed = (await this.#resolve(target.host)).filter(({ address }) => {
+      const refused = guard?.refuse(parseIp(address) as Uint8Array, target.port) ?? null;
+      if (refused !== null) last = guardError(target, refused);
+      return refused === null;
+    });
+    if (allowed.length === 0) throw last ?? connectError(target, Errno.EHOSTUNREACH);
+    const attempt = async ({ address, family }: ResolvedAddress): Promise<Fd> => {
+      const timeoutMs = deadline - io.refreshNow();
+      if (timeoutMs <= 0) throw connectError(target, Errno.ETIMEDOUT);
+      return await connectTcp(io, { to: { family, address, port: target.port }, source, timeoutMs });
+    };
+    if (allowed.length === 1) return await attempt(allowed[0] as ResolvedAddress);
+    return await race(interleave(allowed), {
+      attempt,
+      discard: (fd) => io.close(fd),
+      after: (ms, callback) => {
+        const timer = io.timer(ms, { onCompletion: callback }, 0);
+        return () => io.cancelTimer(timer);
+      },
+    });
   }
 
   async #resolve(host: string): Promise<readonly { address: string; family: 4 | 6 }[]> {
