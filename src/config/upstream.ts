@@ -49,8 +49,8 @@ const check = z
       .max(1000)
       .optional()
       .describe(
-        'Path of a GET that must be answered with a status below 400. Default: a TCP connect; with tls it is ' +
-          'always a TLS handshake.',
+        'Path of a GET that must be answered with a status below 400. Default: a TCP connect; with tls it ' +
+          'is always a TLS handshake.',
       ),
     interval: time(100, 'a duration between 100ms and 1h, such as "5s"')
       .default(5 * SECOND)

@@ -118,7 +118,7 @@ export class OriginOffRamp implements StreamOffRamp {
     }
   }
 
-  /** Asks the origins: by a GET where there is a path and no TLS, else by opening what a stream would open. */
+  /** Asks by a GET where there is a path and no TLS, else by opening what a stream would open. */
   #check(config: HealthCheckConfig, random: () => number): HealthChecks {
     const { balancer } = this;
     return new HealthChecks({

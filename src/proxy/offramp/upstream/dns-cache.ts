@@ -19,7 +19,10 @@ export interface DnsCacheOptions {
   readonly now: () => number;
 }
 
-/** A record may ask for less or more: an origin that moves is found in a minute, and none is asked for always. */
+/**
+ * A record may ask for less or more: an origin that moves is found in a minute, and no name is asked for
+ * with each connection.
+ */
 const TTL_MS_MIN = 1000;
 const TTL_MS_MAX = 60_000;
 /** Where the TTL is unknown, as for names of the hosts file. */

@@ -1,4 +1,4 @@
-/** RFC 8305: of the addresses of a name the one that answers first, without waiting for those that are dead. */
+/** RFC 8305: of a name's addresses the one that answers first, without waiting for those that are dead. */
 
 /** How long an address may be silent before the next one is tried beside it (RFC 8305 section 8). */
 export const ATTEMPT_DELAY_MS = 250;

@@ -103,7 +103,7 @@ test('an address that was given up on still wins when the others fail', async ()
   assert.equal(await result, 'slow');
 });
 
-test('a name is asked for again when its records have expired, and once for all who ask at a time', async () => {
+test('a name is asked for again when its records have expired, once for all who ask', async () => {
   let asked = 0;
   let now = 0;
   const lookup: Lookup = async () => [{ address: `10.0.0.${++asked}`, family: 4 }];
@@ -118,7 +118,7 @@ test('a name is asked for again when its records have expired, and once for all 
   assert.equal((await cache.resolve('a.example'))[0]?.address, '10.0.0.2');
 });
 
-test('a TTL of zero does not mean a question each time, nor one of a week that nothing is seen', async () => {
+test('a TTL of zero is no question each time, and one of a week no week', async () => {
   for (const [ttl, held] of [
     [0, 1000],
     [604_800_000, 60_000],
@@ -139,7 +139,7 @@ test('a TTL of zero does not mean a question each time, nor one of a week that n
   }
 });
 
-test('old addresses serve while the resolver fails, for a while; without any the failure is told', async () => {
+test('old addresses serve for a while when the resolver fails, else the failure is told', async () => {
   let now = 0;
   let works = true;
   const lookup: Lookup = async (): Promise<ResolvedAddress[]> => {
@@ -163,7 +163,7 @@ test('an origin falls after failures in a row and rises after successes in a row
   assert.deepEqual(seen, [1, 1, 1, 1, 1, 0, 0, 0, 0, 1]);
 });
 
-test('every origin is asked in its own rhythm, not while it is being asked, and not after the end', async () => {
+test('every origin is asked in its own rhythm, one question at a time, until the end', async () => {
   const clock = new Clock();
   const asked: number[] = [];
   const answers: boolean[] = [];
