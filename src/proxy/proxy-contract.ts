@@ -248,6 +248,8 @@ export interface DialPlan {
    * again.
    */
   readonly reusable: boolean;
+  /** The plan of the next equal request, where they are spread over several origins. Absent: this one. */
+  readonly spread?: () => DialPlan;
   /** Addresses that the target's name may lead to. Absent: any. */
   readonly guard?: TargetGuard;
   /** Absent: bytes leave as they are. */

@@ -51,9 +51,12 @@ export class OffRampDialer implements Dialer {
     if (via === null) return refusal('no route to the destination');
     const offRamp = this.#offRamps.get(via);
     if (offRamp === undefined) return refusal(`off-ramp ${via} carries no streams`);
-    const target =
-      request.target ?? offRamp.originFor?.(request) ?? offRamp.origin ?? asTarget(request.destination);
-    if (this.#egress === null) return this.#finish(request, { offRamp, target, source: null }, true);
+    const own = request.target === null ? (offRamp.originFor?.(request) ?? null) : null;
+    const target = request.target ?? own ?? offRamp.origin ?? asTarget(request.destination);
+    if (this.#egress === null) {
+      const plan = this.#finish(request, { offRamp, target, source: null }, true);
+      return own !== null ? this.#spread(request, offRamp, plan) : plan;
+    }
     const verdict = this.#egress({ context: request.context, layer: request.layer, target, via });
     if (verdict instanceof Promise) return verdict.then((v) => this.#apply(request, { offRamp, target }, v));
     return this.#apply(request, { offRamp, target }, verdict);
@@ -93,6 +96,21 @@ export class OffRampDialer implements Dialer {
       counters[Counter.UpstreamConnectErrors] = (counters[Counter.UpstreamConnectErrors] as number) + 1;
       throw error;
     }
+  }
+
+  /** Equal requests are spread over the origins of an off-ramp: one plan for each, made when it is needed. */
+  #spread(request: DialRequest, offRamp: StreamOffRamp, first: DialPlan): DialPlan {
+    const plans = new Map<Target, DialPlan>();
+    const planTo = (target: Target): DialPlan => {
+      let plan = plans.get(target);
+      if (plan === undefined) {
+        plan = { ...this.#finish(request, { offRamp, target, source: null }, true), spread };
+        plans.set(target, plan);
+      }
+      return plan;
+    };
+    const spread = (): DialPlan => planTo(offRamp.originFor?.(request) ?? first.target);
+    return planTo(first.target);
   }
 
   answered(fd: Fd, status: number): void {

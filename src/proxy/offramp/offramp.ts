@@ -27,7 +27,7 @@ export interface StreamOffRamp {
   readonly proxyHeader?: SendProxyHeader | null;
   /** TLS that its connections get; absent: none. */
   readonly secure?: SecureUpgrade | null;
-  /** In place of `origin`, where the choice depends on the client. Null or absent: `origin`. */
+  /** In place of `origin`, where there are several: the one for this request. Null or absent: `origin`. */
   originFor?(request: DialRequest): Target | null;
   /**
    * Opens a connected, non-blocking stream; the caller owns it.

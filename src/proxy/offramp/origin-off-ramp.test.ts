@@ -133,6 +133,22 @@ test('answers of 500 eject an origin that takes every connection', async () => {
   });
 });
 
+test('equal requests of one client have plans for each origin in turn, made once', async () => {
+  await within({}, async (world) => {
+    const first = world.plan();
+    const spread = [first.spread?.(), first.spread?.(), first.spread?.(), first.spread?.()] as DialPlan[];
+    assert.deepEqual(
+      spread.map(({ target }) => target === first.target),
+      [false, true, false, true],
+    );
+    assert.equal(spread[0], spread[2]);
+    assert.notEqual(spread[0]?.key, spread[1]?.key);
+    await world.connect(spread[0]);
+    await world.connect(spread[0]);
+    assert.deepEqual(world.connections, [0, 2]);
+  });
+});
+
 test('with source-hash a client keeps its origin, and pools are apart by origin', async () => {
   await within({ balance: 'source-hash' }, async (world) => {
     const plans = Array.from({ length: 40 }, (_, i) => world.plan(`10.0.0.${i}`));

@@ -59,10 +59,14 @@ export class OriginOffRamp implements StreamOffRamp {
     this.#checks = this.#config.check === null ? null : this.#check(this.#config.check, random);
   }
 
-  /** With `source-hash` the choice is part of the plan: clients of two origins share no connection. */
+  /**
+   * The choice is part of the plan, so that every request has its turn, also where connections are kept: each
+   * origin has a pool of its own.
+   */
   originFor(request: DialRequest): Target | null {
-    if (this.#config.balance !== 'source-hash') return null;
-    const hash = textHash(`${request.network} ${request.source.address}`);
+    if (this.balancer.origins.length === 1) return null;
+    const isHashed = this.#config.balance === 'source-hash';
+    const hash = isHashed ? textHash(`${request.network} ${request.source.address}`) : 0;
     return this.balancer.choose(this.#now(), hash, NONE)?.target ?? null;
   }
 
@@ -73,7 +77,7 @@ export class OriginOffRamp implements StreamOffRamp {
     if (this.#pending >= this.#config.pendingMax) throw this.#full('connections being opened');
     this.#pending++;
     try {
-      return await this.#connectToOne(plan, this.#config.balance === 'source-hash' ? planned : null);
+      return await this.#connectToOne(plan, planned);
     } finally {
       this.#pending--;
     }
@@ -91,7 +95,7 @@ export class OriginOffRamp implements StreamOffRamp {
   }
 
   /** Tries origins until one takes the connection, each at most once, as far as the retry budget goes. */
-  async #connectToOne(plan: DialPlan, first: Origin | null): Promise<Fd> {
+  async #connectToOne(plan: DialPlan, first: Origin): Promise<Fd> {
     const { balancer } = this;
     const tried = new Set<Origin>();
     const hash = textHash(plan.key);
@@ -99,7 +103,7 @@ export class OriginOffRamp implements StreamOffRamp {
     let last: unknown = null;
     for (;;) {
       const now = this.#now();
-      const usesFirst = first !== null && tried.size === 0 && balancer.isInUse(first, now);
+      const usesFirst = tried.size === 0 && balancer.isInUse(first, now) && balancer.isFree(first);
       const origin = usesFirst ? first : balancer.choose(now, hash, tried);
       if (origin === null) throw last ?? this.#full('connections');
       if (tried.size > 0 && !this.#budget.take()) throw last;

@@ -266,8 +266,9 @@ export class HttpExchange implements UpstreamUser, PumpOwner {
     this.#requestVerdict = verdict;
     const ownWay = verdict?.to !== undefined || verdict?.via !== undefined;
     if (!ownWay && connection.plan !== null) {
-      this.#plan = connection.plan;
-      this.#group = connection.group;
+      const plan = connection.plan.spread?.() ?? connection.plan;
+      this.#plan = plan;
+      this.#group = plan === connection.plan ? connection.group : this.#engine.upstreams.group(plan.key);
       this.#connect();
       return;
     }

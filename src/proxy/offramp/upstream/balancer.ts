@@ -83,7 +83,7 @@ export class Balancer {
    * @param tried origins that have failed for this connection already.
    */
   choose(now: number, hash: number, tried: ReadonlySet<Origin>): Origin | null {
-    const free = this.origins.filter((origin) => this.#isFree(origin) && !tried.has(origin));
+    const free = this.origins.filter((origin) => this.isFree(origin) && !tried.has(origin));
     const usable = free.filter((origin) => this.isInUse(origin, now));
     const candidates = usable.length > 0 ? usable : free;
     if (candidates.length === 0) return null;
@@ -102,6 +102,11 @@ export class Balancer {
   /** Whether neither a check nor failures speak against it. */
   isInUse(origin: Origin, now: number): boolean {
     return origin.up && now >= origin.ejectedUntil;
+  }
+
+  /** Whether it may have one more connection. */
+  isFree(origin: Origin): boolean {
+    return origin.connections < this.#options.connectionsMax;
   }
 
   /** A connection was opened, or a request answered below 500. */
@@ -139,10 +144,6 @@ export class Balancer {
     // Before it is back, it is asked only because there is no other.
     if (slowStartMs === 0 || since < 0 || since >= slowStartMs) return 1;
     return Math.max(SLOW_START_SHARE, since / slowStartMs);
-  }
-
-  #isFree(origin: Origin): boolean {
-    return origin.connections < this.#options.connectionsMax;
   }
 
   #ejectionMs(ejections: number): number {
