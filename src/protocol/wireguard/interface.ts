@@ -5,20 +5,27 @@ import { AEAD_TAG_LENGTH, PacketCipher } from '#crypto/aead.ts';
 import { type KeyPair, keyPairOf } from '#crypto/x25519.ts';
 
 import { AllowedIps } from './allowed-ips.ts';
-import { CookieJar, type RandomFill } from './cookie.ts';
+import { Chance } from './chance.ts';
+import { CookieJar } from './cookie.ts';
 import { DeadlineHeap } from './deadline-heap.ts';
 import { WIREGUARD_DROP_COUNT, WireguardDrop } from './drop.ts';
 import { copyEndpoint, ENDPOINT_BYTES, endpointLength } from './endpoint.ts';
-import { initiate, readInitiation, type TransportKeys } from './handshake.ts';
+import { initiate, readInitiation } from './handshake.ts';
 import { DESTINATION4, DESTINATION6, innerLength, innerVersion, SOURCE4, SOURCE6 } from './inner-packet.ts';
 import {
   EVENT_QUEUE_MAX,
-  INDEX_TRIES_MAX,
   INITIATION_INTERVAL_MIN,
   REJECT_AFTER_MESSAGES,
   REKEY_AFTER_MESSAGES,
   TRANSMIT_QUEUE_MAX,
 } from './limits.ts';
+import type {
+  CarriedBytes,
+  InterfaceOptions,
+  PeerOptions,
+  Transmit,
+  WireguardEvent,
+} from './interface-types.ts';
 import { LoadGuard } from './load-guard.ts';
 import {
   checkMessage,
@@ -28,8 +35,9 @@ import {
   transportReceiver,
   writeTransportHeader,
 } from './message.ts';
-import { Peer, type PendingHandshake } from './peer.ts';
-import { RECEIVE_KEY, SEND_KEY, Session } from './session.ts';
+import { Peer } from './peer.ts';
+import { RECEIVE_KEY, SEND_KEY, type Session } from './session.ts';
+import { SessionTable } from './session-table.ts';
 import {
   KEEPALIVE_TIMEOUT,
   MessageType,
@@ -45,75 +53,9 @@ import {
 import { BoundedQueue } from './queue.ts';
 import { isLater, timestampOf } from './timestamp.ts';
 
-/** What a `WireguardInterface` is made of. */
-export interface InterfaceOptions {
-  /** Datagrams and packets lie in it; it must never be moved, resized or detached. */
-  readonly memory: DataView;
-  /** 32 secret bytes; copied. */
-  readonly privateKey: Uint8Array;
-  /** Chance that nobody can foresee. */
-  readonly random: RandomFill;
-  /**
-   * Unix time in ms at the monotonic clock's zero: the two added are the wall clock. Timestamps of handshakes
-   * must grow from one start of the node to the next.
-   */
-  readonly unixAtZero: number;
-  /** Longest packet inside; padding does not go beyond it. Bytes, default 1420. */
-  readonly mtu?: number;
-  /**
-   * Indices get `value` as their low `bits` bits, so that whoever spreads datagrams over workers can see
-   * whose they are. Default none.
-   */
-  readonly indexMark?: { readonly bits: number; readonly value: number };
-}
-
-/** What is known of a peer beforehand. */
-export interface PeerOptions {
-  /** 32 bytes; copied. */
-  readonly publicKey: Uint8Array;
-  /** 32 secret bytes; copied. Default none. */
-  readonly presharedKey?: Uint8Array | undefined;
-  /** Inner addresses that are the peer's; each is taken from whoever has it. */
-  readonly allowedIps: readonly IpPrefix[];
-  /** Where it is, as socket calls take it (16 or 28 bytes). Absent: the peer has to come first. */
-  readonly endpoint?: Uint8Array | undefined;
-  /** Milliseconds; 0, the default, for none. */
-  readonly persistentKeepalive?: number | undefined;
-  /** Whose tunnel it is; handed back as `Peer.tag`. */
-  readonly tag?: unknown;
-}
-
-/** A datagram to be sent. */
-export interface Transmit {
-  /** Socket address of 16 or 28 bytes. */
-  readonly endpoint: Uint8Array;
-  readonly bytes: Uint8Array;
-  /** Whom it is for; null for cookies, which answer nobody in particular. */
-  readonly peer: Peer | null;
-}
-
-/** What happened to a peer. */
-export interface WireguardEvent {
-  /**
-   * `session`: packets that waited can be sent. `failed`: no answer for `REKEY_ATTEMPT_TIME`; what waits
-   * should be dropped. `moved`: its endpoint is another one.
-   */
-  readonly kind: 'session' | 'failed' | 'moved';
-  readonly peer: Peer;
-}
-
-/** A packet that came out of a datagram, or a datagram made of a packet; overwritten by the next call. */
-export interface CarriedBytes {
-  at: number;
-  /** 0 when there is none. */
-  length: number;
-  peer: Peer | null;
-}
-
 const ATTEMPTS_MAX = REKEY_ATTEMPT_TIME / REKEY_TIMEOUT;
 const MTU_DEFAULT = 1420;
 const NEVER = Number.POSITIVE_INFINITY;
-const POOL_BYTES = 512;
 
 /**
  * WireGuard for one private key: any number of peers over any number of sockets. It holds no packet: what
@@ -138,20 +80,15 @@ export class WireguardInterface {
   readonly #own: KeyPair;
   readonly #jar: CookieJar;
   readonly #guard: LoadGuard;
-  readonly #random: RandomFill;
   readonly #unixAtZero: number;
   readonly #mtu: number;
-  readonly #indexMark: { readonly bits: number; readonly value: number };
   readonly #peers = new Map<string, Peer>();
   readonly #allowed = new AllowedIps<Peer>();
-  readonly #sessions = new Map<number, Session>();
-  readonly #pending = new Map<number, PendingHandshake>();
+  readonly #table: SessionTable;
+  readonly #chance: Chance;
   readonly #deadlines = new DeadlineHeap<Peer>();
   readonly #transmits = new BoundedQueue<Transmit>(TRANSMIT_QUEUE_MAX);
   readonly #events = new BoundedQueue<WireguardEvent>(EVENT_QUEUE_MAX);
-  /** Chance in stock for jitter, which needs to be cheap rather than secret. */
-  readonly #pool = new Uint8Array(POOL_BYTES);
-  #poolAt = POOL_BYTES;
 
   constructor(options: InterfaceOptions) {
     this.#view = options.memory;
@@ -159,13 +96,12 @@ export class WireguardInterface {
     this.#cipher = new PacketCipher(options.memory);
     this.#own = keyPairOf(options.privateKey);
     this.publicKey = this.#own.publicKey;
-    this.#random = options.random;
     this.#jar = new CookieJar(this.publicKey, options.random);
     this.#unixAtZero = options.unixAtZero;
     this.#mtu = options.mtu ?? MTU_DEFAULT;
-    this.#indexMark = options.indexMark ?? { bits: 0, value: 0 };
-    assert(this.#indexMark.bits < 16 && this.#indexMark.value < 2 ** this.#indexMark.bits);
-    this.#guard = new LoadGuard(this.#randomWord());
+    this.#chance = new Chance(options.random);
+    this.#table = new SessionTable(this.#chance, options.indexMark ?? { bits: 0, value: 0 });
+    this.#guard = new LoadGuard(this.#chance.word());
   }
 
   // --- peers -----------------------------------------------------------------------------------------------
@@ -221,7 +157,7 @@ export class WireguardInterface {
     assert(!peer.isRemoved);
     this.#peers.delete(peer.publicKey.toHex());
     this.setAllowedIps(peer, []);
-    this.#forgetKeys(peer);
+    this.#table.forget(peer);
     peer.stopTimers();
     peer.presharedKey.fill(0);
     this.#deadlines.remove(peer);
@@ -295,7 +231,7 @@ export class WireguardInterface {
   }
 
   #handleTransport(at: number, length: number, from: number, now: number): WireguardDrop {
-    const session = this.#sessions.get(transportReceiver(this.#view, at));
+    const session = this.#table.session(transportReceiver(this.#view, at));
     if (session === undefined) return WireguardDrop.UnknownIndex;
     if (session.isExpired(now)) return WireguardDrop.ExpiredSession;
     const counter = transportCounter(this.#view, at);
@@ -360,16 +296,17 @@ export class WireguardInterface {
     if (verified === null) return WireguardDrop.Unauthentic;
     if (!isLater(verified.timestamp, peer.lastTimestamp)) return WireguardDrop.ReplayedInitiation;
     if (now - peer.lastInitiationReceivedAt < INITIATION_INTERVAL_MIN) return WireguardDrop.InitiationFlood;
-    const localIndex = this.#newIndex();
-    const answer = verified.respond({ sender: localIndex, ephemeralSecret: this.#secret() });
+    const localIndex = this.#table.newIndex();
+    const answer = verified.respond({ sender: localIndex, ephemeralSecret: this.#chance.secret() });
     if (answer === null) return WireguardDrop.Unauthentic;
     peer.lastTimestamp.set(verified.timestamp);
     peer.lastInitiationReceivedAt = now;
     if (peer.moveTo(this.#view, from)) this.#tell('moved', peer);
     peer.receivedBytes += message.length;
     // A response that was never confirmed is overtaken, and so is what it would have replaced.
-    this.#dropSession(peer.next);
-    peer.next = this.#newSession(peer, { localIndex, isInitiator: false, now }, answer.transport);
+    this.#table.drop(peer.next);
+    const origin = { peer, localIndex, isInitiator: false, createdAt: now };
+    peer.next = this.#table.open(origin, answer.transport);
     peer.receivedAnything(now);
     peer.derivedKeys(now);
     peer.macs.write(answer.message, now);
@@ -380,23 +317,22 @@ export class WireguardInterface {
 
   #handleResponse(message: Uint8Array, from: number, now: number): WireguardDrop {
     const view = new DataView(message.buffer);
-    const pending = this.#pending.get(view.getInt32(RESPONSE_RECEIVER, true));
+    const pending = this.#table.pending(view.getInt32(RESPONSE_RECEIVER, true));
     if (pending === undefined) return WireguardDrop.UnknownIndex;
     const { peer, localIndex } = pending;
     const known = peer.known();
     const transport = known === null ? null : pending.expect.accept(this.#own, known, message);
     if (transport === null) return WireguardDrop.Unauthentic;
-    this.#pending.delete(localIndex);
-    pending.expect.erase();
-    peer.pending = null;
+    this.#table.forgetPending(peer);
     if (peer.moveTo(this.#view, from)) this.#tell('moved', peer);
     peer.receivedBytes += message.length;
-    const session = this.#newSession(peer, { localIndex, isInitiator: true, now }, transport);
+    const origin = { peer, localIndex, isInitiator: true, createdAt: now };
+    const session = this.#table.open(origin, transport);
     // The peer may already use a session that it began itself at the same time: keep that one for receiving.
-    if (peer.next === null) this.#retire(peer, peer.current);
+    if (peer.next === null) this.#table.retire(peer, peer.current);
     else {
-      this.#dropSession(peer.current);
-      this.#retire(peer, peer.next);
+      this.#table.drop(peer.current);
+      this.#table.retire(peer, peer.next);
       peer.next = null;
     }
     peer.current = session;
@@ -411,7 +347,7 @@ export class WireguardInterface {
 
   #handleCookieReply(at: number, length: number, now: number): WireguardDrop {
     const index = this.#view.getInt32(at + COOKIE_RECEIVER, true);
-    const peer = (this.#pending.get(index) ?? this.#sessions.get(index))?.peer;
+    const peer = (this.#table.pending(index) ?? this.#table.session(index))?.peer;
     if (peer === undefined) return WireguardDrop.UnknownIndex;
     const taken = peer.macs.take(this.#bytes.slice(at, at + length), now);
     return taken ? WireguardDrop.None : WireguardDrop.BadCookieReply;
@@ -419,7 +355,7 @@ export class WireguardInterface {
 
   /** The first packet of a session that this side answered: it is used from here on. */
   #confirm(peer: Peer, session: Session, now: number): void {
-    this.#retire(peer, peer.current);
+    this.#table.retire(peer, peer.current);
     peer.current = session;
     peer.next = null;
     this.#completed(peer, now);
@@ -478,7 +414,7 @@ export class WireguardInterface {
     writeTransportHeader(this.#view, this.outer.at, session.remoteIndex, counter);
     peer.sentBytes += this.outer.length;
     peer.sentAnything(now);
-    if (peer.silenceAt === NEVER) peer.sentData(now, this.#jitter());
+    if (peer.silenceAt === NEVER) peer.sentData(now, this.#chance.below(REKEY_JITTER_MAX));
     this.#renewAfterSending(peer, session, now);
     this.#arm(peer);
     return WireguardDrop.None;
@@ -513,7 +449,7 @@ export class WireguardInterface {
   #handlePeerTimeout(peer: Peer, now: number): void {
     if (peer.eraseKeysAt <= now) {
       peer.eraseKeysAt = NEVER;
-      this.#forgetKeys(peer);
+      this.#table.forget(peer);
       peer.retransmitAt = NEVER;
     }
     if (peer.retransmitAt <= now) this.#retransmit(peer, now);
@@ -539,7 +475,7 @@ export class WireguardInterface {
       this.#initiate(peer, now);
       return;
     }
-    this.#forgetPending(peer);
+    this.#table.forgetPending(peer);
     peer.attempts = 0;
     peer.keepaliveAt = NEVER;
     this.#tell('failed', peer);
@@ -556,20 +492,19 @@ export class WireguardInterface {
   }
 
   #initiate(peer: Peer, now: number): void {
-    this.#forgetPending(peer);
+    this.#table.forgetPending(peer);
     peer.lastInitiationSentAt = now;
     peer.attempts++;
-    peer.retransmitAt = now + REKEY_TIMEOUT + this.#jitter();
+    peer.retransmitAt = now + REKEY_TIMEOUT + this.#chance.below(REKEY_JITTER_MAX);
     this.#arm(peer);
     const known = peer.known();
     if (known === null) return;
-    const localIndex = this.#newIndex();
+    const localIndex = this.#table.newIndex();
     const timestamp = timestampOf(this.#unixAtZero + now);
-    const chance = { sender: localIndex, ephemeralSecret: this.#secret(), timestamp };
+    const chance = { sender: localIndex, ephemeralSecret: this.#chance.secret(), timestamp };
     const initiated = initiate(this.#own, known, chance);
     if (initiated === null) return;
-    peer.pending = { peer, localIndex, expect: initiated.expect };
-    this.#pending.set(localIndex, peer.pending);
+    this.#table.await(peer, localIndex, initiated.expect);
     peer.macs.write(initiated.message, now);
     this.#send(peer, initiated.message, now);
   }
@@ -621,82 +556,9 @@ export class WireguardInterface {
     this.#guard.declareLoad(now);
   }
 
-  // --- sessions --------------------------------------------------------------------------------------------
-
-  #newSession(
-    peer: Peer,
-    { localIndex, isInitiator, now }: { localIndex: number; isInitiator: boolean; now: number },
-    transport: TransportKeys,
-  ): Session {
-    const session = new Session({ peer, localIndex, isInitiator, createdAt: now }, transport);
-    this.#sessions.set(localIndex, session);
-    return session;
-  }
-
-  /** Packets of `session` that are on their way may still come; what was kept for that before is dropped. */
-  #retire(peer: Peer, session: Session | null): void {
-    this.#dropSession(peer.previous);
-    peer.previous = session;
-  }
-
-  #dropSession(session: Session | null): void {
-    if (session === null) return;
-    this.#sessions.delete(session.localIndex);
-    session.erase();
-  }
-
-  #forgetPending(peer: Peer): void {
-    if (peer.pending === null) return;
-    this.#pending.delete(peer.pending.localIndex);
-    peer.pending.expect.erase();
-    peer.pending = null;
-  }
-
-  #forgetKeys(peer: Peer): void {
-    this.#dropSession(peer.current);
-    this.#dropSession(peer.previous);
-    this.#dropSession(peer.next);
-    this.#forgetPending(peer);
-    peer.current = null;
-    peer.previous = null;
-    peer.next = null;
-  }
-
   /** Sessions and unanswered initiations that hold an index. */
   get indexCount(): number {
-    return this.#sessions.size + this.#pending.size;
-  }
-
-  // --- chance and time -------------------------------------------------------------------------------------
-
-  #newIndex(): number {
-    const { bits, value } = this.#indexMark;
-    for (let tries = 0; tries < INDEX_TRIES_MAX; tries++) {
-      const index = (this.#randomWord() & (-1 << bits)) | value;
-      if (!this.#sessions.has(index) && !this.#pending.has(index)) return index;
-    }
-    throw new RampartError('RAMP_INTERNAL', 'no free index was found; the source of chance is broken');
-  }
-
-  #secret(): Uint8Array {
-    const secret = new Uint8Array(32);
-    this.#random(secret);
-    return secret;
-  }
-
-  #randomWord(): number {
-    if (this.#poolAt + 4 > POOL_BYTES) {
-      this.#random(this.#pool);
-      this.#poolAt = 0;
-    }
-    const at = this.#poolAt;
-    this.#poolAt += 4;
-    const [a, b, c, d] = [this.#pool[at], this.#pool[at + 1], this.#pool[at + 2], this.#pool[at + 3]];
-    return ((a as number) << 24) | ((b as number) << 16) | ((c as number) << 8) | (d as number);
-  }
-
-  #jitter(): number {
-    return (this.#randomWord() >>> 0) % REKEY_JITTER_MAX;
+    return this.#table.size;
   }
 
   /** The heap wakes this interface no later than the peer's next timer. */

@@ -22,7 +22,7 @@ export const TRANSMIT_QUEUE_MAX = 4096;
 /** Events that wait for `pollEvent`; further ones are dropped: an application must ask after every call. */
 export const EVENT_QUEUE_MAX = 65_536;
 
-/** Handshake messages a second above which cookies are demanded: about half of what one core computes. */
+/** Handshake messages a second above which cookies are demanded: a quarter of what one core computes. */
 export const HANDSHAKES_PER_SECOND = 1_000;
 /** For so long after the last sign of it an interface counts as under load, ms. */
 export const UNDER_LOAD_TIME = 1_000;

@@ -9,7 +9,8 @@ import { keyPairOf } from '#crypto/x25519.ts';
 import { writeSocketAddress } from '#io/socket-address.ts';
 
 import type { WireguardDrop } from './drop.ts';
-import { type PeerOptions, WireguardInterface, type WireguardEvent } from './interface.ts';
+import { WireguardInterface } from './interface.ts';
+import type { PeerOptions, WireguardEvent } from './interface-types.ts';
 import type { Peer } from './peer.ts';
 
 /** A datagram on its way. */
