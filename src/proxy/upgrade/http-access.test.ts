@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 
+import { RampartError } from '#base/error.ts';
 import { AccessLog } from '#proxy/access-log/access-log.ts';
 import { LineFormat } from '#proxy/access-log/line-format.ts';
 import { LogFile } from '#proxy/access-log/log-file.ts';
@@ -108,6 +109,16 @@ for (const kind of ENGINES) {
       for (const { response_ms, connect_ms, bytes_up } of lines) {
         assert.deepEqual([response_ms, connect_ms, bytes_up], [null, null, 0]);
       }
+    });
+
+    it('answers 503 when the origins have all the connections that they may', async () => {
+      const { lines } = await logged(kind, async (rig) => {
+        rig.connect = () => Promise.reject(new RampartError('RAMP_LIMIT', 'full', { side: 'upstream' }));
+        const answer = await rig.client().send(`GET / HTTP/1.1\r\nHost: a\r\n${CLOSE}`).rest();
+        assert.match(answer, /^HTTP\/1\.1 503 /);
+      });
+      const [line] = lines as [Line];
+      assert.deepEqual([line.status, line.end, line.connect_ms], [503, 'answered', null]);
     });
 
     it('a connection without a request has the line of a stream', async () => {

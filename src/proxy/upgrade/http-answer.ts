@@ -15,6 +15,7 @@ export const AnswerReason = Object.freeze({
   HookFailed: 'hook_failed',
   Unreachable: 'origin_unreachable',
   ConnectTimeout: 'connect_timeout',
+  Overloaded: 'origin_overloaded',
   ResponseTimeout: 'response_timeout',
   RequestTimeout: 'request_timeout',
   OriginClosed: 'origin_closed',
@@ -125,8 +126,10 @@ export function earlyAnswer(request: MessageHead, via: Uint8Array): Answer | nul
 
 /** The answer when no connection to the upstream could be opened. */
 export function connectRefusal(error: unknown): Answer {
-  const timedOut = error instanceof RampartError && error.code === 'RAMP_TIMEOUT';
-  return timedOut ? refusal(504, AnswerReason.ConnectTimeout) : refusal(502, AnswerReason.Unreachable);
+  const code = error instanceof RampartError ? error.code : null;
+  if (code === 'RAMP_TIMEOUT') return refusal(504, AnswerReason.ConnectTimeout);
+  if (code === 'RAMP_LIMIT') return refusal(503, AnswerReason.Overloaded);
+  return refusal(502, AnswerReason.Unreachable);
 }
 
 function snakeCase(name: string): string {
