@@ -1,7 +1,7 @@
 /**
  * A host with one WireGuard peer, for `wireguard.test.ts`: the core over a socket of `node:dgram`. Inside it
  * is 10.77.0.2 and fd77::2 and answers echo requests. With `--ask` it begins by itself and asks 10.77.0.1
- * until it is answered. Says on its output what happens.
+ * until it is answered; with `--load` it counts as under load. Says on its output what happens.
  */
 import { randomFillSync } from 'node:crypto';
 import { createSocket } from 'node:dgram';
@@ -22,6 +22,7 @@ const { values } = parseArgs({
     endpoint: { type: 'string' },
     keepalive: { type: 'string', default: '0' },
     ask: { type: 'boolean', default: false },
+    load: { type: 'boolean', default: false },
   },
 });
 
@@ -138,6 +139,7 @@ socket.on('message', (datagram, from) => {
   );
   bytes.set(fromBytes, FROM);
   bytes.set(datagram, AT);
+  if (values.load) wireguard.declareLoad(performance.now());
   const drop = wireguard.handleDatagram(AT, datagram.length, FROM, performance.now());
   if (drop !== WireguardDrop.None) say(`dropped ${drop}`);
   const { at, length } = wireguard.inner;

@@ -14,6 +14,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 
 import { keyPairOf } from '#crypto/x25519.ts';
+import { WireguardDrop } from '#protocol/wireguard/drop.ts';
 import { Hosts, lacksHosts } from '#testing/hosts.ts';
 import { lacksPrograms, type Program } from '#testing/program.ts';
 import { until } from '#testing/until.ts';
@@ -125,4 +126,16 @@ test('wireguard-go follows this side to a new port, and a persistent keepalive n
   await second.says(/session/);
   await ping('10.77.0.2');
   await second.stop();
+});
+
+test('wireguard-go opens a cookie of this side under load and comes back with it', { skip }, async () => {
+  const shim = startShim('--listen', '127.0.0.1:0', '--load');
+  const [, shimPort] = await shim.says(/listening ([0-9]+)/);
+  await setPeer(`127.0.0.1:${shimPort}`, false);
+  // The second try comes five seconds after the first.
+  await hosts.run(HOST, 'ping', ['-c', '40', '-i', '0.2', '-W', '1', '-w', '8', '10.77.0.2']);
+  await shim.says(/session/);
+  assert.match(shim.output, new RegExp(`^dropped ${WireguardDrop.CookieDemanded}$`, 'm'));
+  await ping('10.77.0.2');
+  await shim.stop();
 });

@@ -38,6 +38,11 @@ export interface PeerOptions {
   readonly endpoint?: Uint8Array | undefined;
   /** Milliseconds; 0, the default, for none. */
   readonly persistentKeepalive?: number | undefined;
+  /**
+   * The greatest timestamp of an initiation of this peer that is known from before (`Peer.lastTimestamp`), so
+   * that recorded ones stay worthless after a restart. 12 bytes; copied. Default none.
+   */
+  readonly lastTimestamp?: Uint8Array | undefined;
   /** Whose tunnel it is; handed back as `Peer.tag`. */
   readonly tag?: unknown;
 }

@@ -161,6 +161,15 @@ test('an initiator that only receives renews the session before it ends', () => 
   assert.equal(left.wireguard.handshakes, 2);
 });
 
+test('an initiator that hears something near the end of an idle session renews it at once', () => {
+  const { wire, left, right } = connected();
+  wire.pass(166_000);
+  assert.equal(right.send(BACK), 0);
+  wire.settle();
+  assert.equal(left.received.length, 1);
+  assert.equal(left.wireguard.handshakes, 2);
+});
+
 test('a session is not used after three minutes, and all keys are erased after nine', () => {
   const { wire, left, right, toRight } = connected();
   assert.equal(left.send(THERE), 0);
@@ -207,6 +216,21 @@ test('who received and has nothing to say sends a keepalive after ten seconds, a
   assert.equal(wire.delivered.length, 2);
   assert.equal(toLeft.keepaliveAt, Number.POSITIVE_INFINITY);
   assert.equal(left.received.length + right.received.length, 1);
+});
+
+test('data that come while a keepalive is due are answered by another one', () => {
+  const { wire, left, right } = connected();
+  wire.pass(30_000);
+  wire.delivered.length = 0;
+  left.send(THERE);
+  wire.pass(5_000);
+  left.send(THERE);
+  wire.pass(30_000);
+  const keepalives = wire.delivered.filter(({ from }) => from === right.address);
+  assert.deepEqual(
+    keepalives.map(({ bytes }) => bytes.length),
+    [32, 32],
+  );
 });
 
 test('who sends and hears nothing for fifteen seconds makes a new handshake', () => {
@@ -258,6 +282,33 @@ test('a replayed initiation changes nothing', () => {
   assert.equal(wire.flying.length, 0);
   assert.equal(right.wireguard.indexCount, sessions);
   assert.equal(right.events.length, 1, 'no move');
+});
+
+test('an initiation recorded before a restart is refused when the timestamp was handed on', () => {
+  const { wire, left, right, toLeft } = connected();
+  const initiation = wire.delivered.find(({ bytes }) => bytes[0] === 1) as (typeof wire.flying)[0];
+  const lastTimestamp = toLeft.lastTimestamp.slice();
+  for (const options of [{ lastTimestamp }, {}]) {
+    right.wireguard.removePeer(right.wireguard.findPeer(left.wireguard.publicKey) as typeof toLeft);
+    right.addPeer(left, { allowedIps: prefixes('10.0.0.1/32'), ...options });
+    const expected = 'lastTimestamp' in options ? WireguardDrop.ReplayedInitiation : 0;
+    assert.equal(right.take(initiation.bytes, left.address), expected);
+  }
+});
+
+test('initiations of one peer that come faster than any honest peer sends them are refused', () => {
+  const { wire, left, right, toRight } = pair();
+  left.send(THERE);
+  wire.deliver(wire.flying.pop() as (typeof wire.flying)[0]);
+  wire.now += 18;
+  // The peer is made to forget that it has just sent one.
+  toRight.retransmitAt = wire.now;
+  left.wireguard.handleTimeout(wire.now + 6_000);
+  wire.flying.length = 0;
+  left.collect();
+  const second = wire.flying.pop() as (typeof wire.flying)[0];
+  assert.equal(second.bytes[0], 1);
+  assert.equal(right.take(second.bytes, left.address), WireguardDrop.InitiationFlood);
 });
 
 test('one changed bit in any message is a drop, after which the true one is still taken', () => {
@@ -321,6 +372,16 @@ test('a peer that moves is followed after an authentic packet, and only then', (
   right.send(BACK);
   wire.settle();
   assert.equal(left.received.length, 1);
+  // Another port alone is another endpoint; so is another address alone.
+  for (const place of ['198.51.100.7:4501', '198.51.100.8:4501', '[2001:db8::9]:7', '[2001:db8::a]:7']) {
+    left.address = addressOf(place);
+    left.send(THERE);
+    wire.settle();
+    assert.deepEqual(toLeft.endpointBytes(), left.address);
+  }
+  left.address = elsewhere;
+  left.send(THERE);
+  wire.settle();
   // The same packet again from another place is a replay and moves nobody.
   assert.equal(right.take(forged, old), WireguardDrop.ReplayedCounter);
   assert.deepEqual(toLeft.endpointBytes(), elsewhere);

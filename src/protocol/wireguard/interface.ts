@@ -146,6 +146,7 @@ export class WireguardInterface {
       tag: options.tag,
     });
     this.#peers.set(name, peer);
+    if (options.lastTimestamp !== undefined) peer.lastTimestamp.set(options.lastTimestamp);
     this.setAllowedIps(peer, options.allowedIps);
     if (options.endpoint !== undefined) this.setEndpoint(peer, options.endpoint);
     this.setPersistentKeepalive(peer, peer.persistentKeepalive, now);

@@ -66,7 +66,7 @@ export class Peer implements Deadlined {
   pending: PendingHandshake | null = null;
 
   /** The greatest timestamp of an initiation so far. */
-  lastTimestamp = new Uint8Array(TIMESTAMP_LENGTH);
+  readonly lastTimestamp = new Uint8Array(TIMESTAMP_LENGTH);
   lastInitiationReceivedAt = Number.NEGATIVE_INFINITY;
   lastInitiationSentAt = Number.NEGATIVE_INFINITY;
   attempts = 0;
