@@ -40,6 +40,7 @@ function newKeys(): { secret: string; public: string } {
 }
 
 let hosts: Hosts;
+let daemon: Program;
 let folder: string;
 let port: string;
 
@@ -50,7 +51,7 @@ before(async () => {
   writeFileSync(join(folder, 'key'), theirs.secret, { mode: 0o600 });
   writeFileSync(join(folder, 'psk'), psk, { mode: 0o600 });
   const log = { env: { LOG_LEVEL: 'error' } };
-  hosts.start(HOST, program, ['-f', DEVICE], log);
+  daemon = hosts.start(HOST, program, ['-f', DEVICE], log);
   await until('wireguard-go answers', async () => (await hosts.run(HOST, 'wg', ['show', DEVICE])).code === 0);
   await hosts.sh(HOST, `wg set ${DEVICE} private-key ${join(folder, 'key')}`);
   await hosts.sh(HOST, `ip addr add 10.77.0.1/24 dev ${DEVICE}`);
@@ -61,6 +62,8 @@ before(async () => {
 
 after(async () => {
   if (skip) return;
+  // Asked to end, it takes its control socket away.
+  await daemon.stop();
   await hosts.close();
   rmSync(folder, { recursive: true, force: true });
 });
