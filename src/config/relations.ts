@@ -227,10 +227,15 @@ function checkHelloRoute(
 ): void {
   const key = route.server_name !== undefined ? 'server_name' : route.alpn !== undefined ? 'alpn' : null;
   if (key === null) return;
+  for (const unused of ['to', 'ports'] as const) {
+    if (route[unused] === undefined) continue;
+    const text = `does not go together with ${key}; expected the name, the protocol offered, or both`;
+    document.mistake(['routes', index, unused], text);
+  }
   if (onRamp !== undefined && 'tls' in onRamp && onRamp.tls !== undefined) return;
   // A broken on-ramp is a mistake of its own.
   if (route.on_ramp !== undefined && onRamp === undefined) return;
-  const text = 'is known of TLS clients only; expected an on_ramp of type tcp with tls';
+  const text = 'is known of TLS clients only; expected an on_ramp with tls';
   document.mistake(['routes', index, key], text);
 }
 

@@ -21,6 +21,7 @@ const contextAddClientCa = nativeFunction('SSL_CTX_add_client_CA', 2);
 const contextSetAlpnSelect = nativeFunction('SSL_CTX_set_alpn_select_cb', 3);
 const contextSetTicketKey = nativeFunction('SSL_CTX_set_tlsext_ticket_key_evp_cb', 2);
 const contextSetSessionId = nativeFunction('SSL_CTX_set_session_id_context', 3);
+const contextSetTicketCount = nativeFunction('SSL_CTX_set_num_tickets', 2);
 const contextSetCipherList = nativeFunction('SSL_CTX_set_cipher_list', 2);
 const bioNewMemory = nativePointerFunction('BIO_new_mem_buf', 2);
 const bioFree = nativeFunction('BIO_free', 2);
@@ -174,6 +175,8 @@ export function useTickets(context: Handle, id: Uint8Array): void {
   textBytes.set(id);
   contextSetSessionId(context, big(text.address), big(id.length));
   contextSetTicketKey(context, tlsCallbacks().ticketKey);
+  // Sealing one costs a tenth of a handshake, and a client that comes back gets a new one.
+  contextSetTicketCount(context, 1n);
 }
 
 /** Sessions are never shortened. */
