@@ -1,6 +1,6 @@
 /**
- * The example as a user runs it, on a host of its own so that its ports are free; the files that the README lets a user
- * make are made beside a copy of it.
+ * The example as a user runs it, on a host of its own so that its ports are free; the files that the README
+ * lets a user make are made beside a copy of it.
  *
  *   curl ──► :8443 rampart ──► :9443 nginx for app.example and bank.example        all on host `machine`
  */
