@@ -176,7 +176,8 @@ export class HttpEngine implements StreamHandler, UpstreamWorld, Completion {
    */
   async handOver(): Promise<InboundStream[]> {
     this.draining = true;
-    const idle = [...this.#connections].filter((connection) => connection.isIdle);
+    // The session of a TLS connection lives in this process and cannot move.
+    const idle = [...this.#connections].filter(({ isIdle, fd }) => isIdle && !isLayered(fd));
     const given = await Promise.all(idle.map((connection) => connection.giveAway()));
     return given.filter((stream) => stream !== null);
   }
