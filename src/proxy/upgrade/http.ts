@@ -26,6 +26,7 @@ import { CloseReason } from '#contract/record.ts';
 import type { TraceStage } from '#contract/trace.ts';
 import type { SlotPool } from '#io/arena.ts';
 import type { Completion, Fd, Io } from '#io/io.ts';
+import { isLayered } from '#io/layered.ts';
 import type { AccessLog } from '#proxy/access-log/access-log.ts';
 import type { HookRunner } from '#proxy/hooks/runner.ts';
 import type { Dialer, InboundStream, StreamHandler, Worker } from '#proxy/proxy-contract.ts';
