@@ -143,7 +143,7 @@ before(async () => {
     peer.onPacket = (packet) => answer(peer, packet);
   });
   rampart = await RampartProcess.start({
-    config: `${config('')}limits: { head: 400ms, hook: 300ms, tcp_closing: 1s, upstream_idle: 1s, udp_idle: 2s }\n`,
+    config: `${config('')}limits: { head: 400ms, hook: 300ms, tcp_closing: 1s, upstream_idle: 1s }\n`,
   });
   await until('the off-ramp has connected', () => server !== undefined);
   bad = await engine.connect(programs, CONTEXT);
