@@ -194,7 +194,11 @@ test('marks come with fields, whether literal or from a table', () => {
   const decoder = new HpackDecoder();
   const bad = decode(decoder, `40 03 4162 43 01 61 40 01 61 02 0d0a 40 01 62 01 20 00 02 7465 01 61`);
   assert.deepEqual(bad.marks, [Mark.NameInvalid, Mark.ValueInvalid, Mark.ValueInvalid, 8 | Mark.Connection]);
-  assert.deepEqual(decode(decoder, 'be bf c0').marks, [Mark.ValueInvalid, Mark.ValueInvalid, Mark.NameInvalid]);
+  assert.deepEqual(decode(decoder, 'be bf c0').marks, [
+    Mark.ValueInvalid,
+    Mark.ValueInvalid,
+    Mark.NameInvalid,
+  ]);
 });
 
 function intoString(text: string): number[] {
@@ -215,7 +219,9 @@ test('what the encoder writes, the decoder reads, over many blocks and changes o
       if (round % 50 === 49) encoder.setLimit(below(3) * 700);
       const fields: Field[] = [[':status', `${200 + below(4)}`]];
       for (let i = below(12); i > 0; i--) {
-        const name = ['Server', 'x-a', 'cookie', 'Date', `x-${below(30)}`, 'content-length'][below(6)] as string;
+        const name = ['Server', 'x-a', 'cookie', 'Date', `x-${below(30)}`, 'content-length'][
+          below(6)
+        ] as string;
         fields.push([name, String.fromCharCode(33 + below(90)).repeat(below(40))]);
       }
       if (below(20) === 0) fields.push(['x-long', 'y'.repeat(below(6000))]);
@@ -245,9 +251,11 @@ test('a field that comes again is one octet', () => {
 });
 
 /** Blocks of real browsers and servers, encoded by others: a checkout of http2jp/hpack-test-case. */
-const STORIES = process.env['HPACK_STORIES'];
+const STORIES = process.env.HPACK_STORIES;
 
-test('the stories of other encoders decode', { skip: STORIES === undefined && 'HPACK_STORIES names no folder' }, () => {
+test('the stories of other encoders decode', {
+  skip: STORIES === undefined && 'HPACK_STORIES names no folder',
+}, () => {
   let blocks = 0;
   for (const folder of readdirSync(STORIES as string)) {
     if (folder.startsWith('.') || folder === 'raw-data') continue;
@@ -258,7 +266,9 @@ test('the stories of other encoders decode', { skip: STORIES === undefined && 'H
         if (typeof size === 'number') decoder.setLimit(size);
         if (wire.length / 2 > BLOCK_BYTES_MAX) continue;
         const expected = headers.map((field) => Object.entries(field)[0]);
-        const utf8 = expected.map((field) => (field as Field).map((text) => Buffer.from(text).toString('latin1')));
+        const utf8 = expected.map((field) =>
+          (field as Field).map((text) => Buffer.from(text).toString('latin1')),
+        );
         assert.deepEqual(decode(decoder, wire).list, utf8, file);
         blocks++;
       }
