@@ -228,7 +228,8 @@ export class IpPlane {
     const { name, mtu, connect } = offRamp;
     const context = configContext(offRamp.context, name);
     const network = this.#assembly.networks.intern(context.account, context.vnet);
-    const dial = { address: connect, blob: contextBlob(offRamp.context) };
+    // `sources` of an off-ramp are what may come in by it. What we may send from, the far side decides.
+    const dial = { address: connect, blob: contextBlob({ ...offRamp.context, sources: [] }) };
     return new SeqpacketTunnel(this.#host, { name, fd: -1, mtu, context, network, dial });
   }
 
