@@ -13,7 +13,7 @@ import { Hosts, lacksHosts } from '#testing/hosts.ts';
 import { Origin } from '#testing/origins.ts';
 import { GuePeer, PeerEngine } from '#testing/packet-peer.ts';
 import { echoRequest, seen, udpPacket } from '#testing/packets.ts';
-import { lacksPrograms, runProgram } from '#testing/program.ts';
+import { lacksPrograms, NODE_FLAGS, Program, runProgram } from '#testing/program.ts';
 import { RampartProcess } from '#testing/rampart-process.ts';
 import { closeAll, until } from '#testing/until.ts';
 
@@ -111,6 +111,16 @@ test('the client of the guide joins and answers pings', {
   const { code, output } = await hosts.run('left', 'ping', ping);
   assert.equal(code, 0, output);
   await client.stop('SIGKILL');
+});
+
+test('the node of the guide joins over GUE and answers pings', { skip }, async () => {
+  const port = String(await rampart.port('nodes'));
+  const file = join(import.meta.dirname, 'node.ts');
+  const node = new Program(process.execPath, [...NODE_FLAGS, file, '127.0.0.1', port]);
+  await node.says(/joined/);
+  const ping = ['-c', '2', '-i', '0.2', '-W', '5', '10.4.0.7'];
+  await until('pings are answered', async () => (await hosts.run('left', 'ping', ping)).code === 0);
+  await node.stop('SIGKILL');
 });
 
 test('the config of the example has no mistake', async () => {
