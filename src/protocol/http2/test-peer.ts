@@ -58,6 +58,7 @@ export class Peer implements Http2Owner {
   readonly #handler: PeerHandler;
   readonly #out = new Uint8Array(OUTPUT_BYTES);
   #outEnd = 0;
+  #greeted = false;
   #place: Uint8Array = NO_BYTES;
 
   constructor(options: Http2Options, handler: PeerHandler = {}) {
@@ -198,12 +199,13 @@ export class Peer implements Http2Owner {
     const { connection } = this;
     const first = connection.pollTransmit(new Uint8Array(64), 0, 0, this.now);
     if (first !== 0) throw new Error('wrote where there was no room');
-    // What waits goes in front of what was written: the greeting has to be first.
+    // The greeting has to be first, and a reset behind what was sent on its stream.
     const control = new Uint8Array(64 * 1024);
     const length = connection.pollTransmit(control, 0, control.length, this.now);
-    const bytes = new Uint8Array(length + this.#outEnd);
-    bytes.set(control.subarray(0, length));
-    bytes.set(this.#out.subarray(0, this.#outEnd), length);
+    const written = this.#out.subarray(0, this.#outEnd);
+    const waiting = control.subarray(0, length);
+    const bytes = this.#greeted ? join(written, waiting) : join(waiting, written);
+    this.#greeted = true;
     this.#outEnd = 0;
     return bytes;
   }
