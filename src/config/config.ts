@@ -4,8 +4,9 @@
  *
  * Files: `document.ts` (YAML with places), `validate.ts` (schema issues in people's words), `scalars.ts`
  * (addresses, durations, sizes), one file per part (`on-ramps.ts`, `off-ramps.ts`, `routes.ts`, `limits.ts`,
- * `telemetry.ts`, `context.ts`, `tls.ts`), `relations.ts` (what the parts must be to each other), `route-table.ts`
- * (which route takes a flow), `schema.ts` (JSON Schema), `reference.ts` (the reference page).
+ * `telemetry.ts`, `context.ts`, `tls.ts`), `relations.ts` (what the parts must be to each other),
+ * `route-table.ts` (which route takes a flow), `schema.ts` (JSON Schema), `reference.ts` (the reference
+ * page).
  */
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';

@@ -1,4 +1,6 @@
-/** One end of a connection for tests: keeps what it hears, sends what it is told, and can be joined to another one. */
+/**
+ * One end of a connection for tests: keeps what it hears, sends what it is told, can be joined to another.
+ */
 import { newRequestForward } from '#protocol/http/forward.ts';
 import { parseRequestHead } from '#protocol/http/head.ts';
 import { MessageHead } from '#protocol/http/message-head.ts';
@@ -44,6 +46,7 @@ export interface PeerHandler {
   onRequest?(stream: Http2Stream, message: Message): void;
 }
 
+/** One end of a connection, client or server. */
 export class Peer implements Http2Owner {
   readonly connection: Http2Connection;
   readonly messages = new Map<number, Message>();

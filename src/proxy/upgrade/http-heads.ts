@@ -46,7 +46,7 @@ export function fillRequest(
   forward.edits = null;
 }
 
-/** What the dialer is asked for a request of `stream`; `ownWay`: a hook's verdict names a target or an off-ramp. */
+/** What the dialer is asked for a request of `stream`; a hook's verdict may name a target or an off-ramp. */
 export function dialRequest(
   stream: InboundStream,
   verdict: Extract<RequestVerdict, { action: 'forward' }> | null,
