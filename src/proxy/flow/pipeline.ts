@@ -443,6 +443,15 @@ export class FlowPipeline implements PacketSink, FlowHost, ExpirySink {
       this.table.setHandle(flow, handle);
       return flow;
     }
+    if (handle === -DropReason.Policy) {
+      // Kept like every refusal: the next packet of the flow asks nobody again.
+      const plan = this.table.cold[flow] as FlowPlan;
+      const rule = `${plan.rule}, refused by the session or egress hook`;
+      this.table.cold[flow] = { ...plan, rule, closeReason: CloseReason.Policy };
+      this.table.decide(flow, FlowAction.Reject, DropReason.Policy);
+      this.table.setHandle(flow, RejectCode.prohibited);
+      return flow;
+    }
     this.table.decide(flow, FlowAction.Drop, -handle);
     this.endFlow(flow, CloseReason.Limit);
     return handle;
