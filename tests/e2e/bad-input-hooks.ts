@@ -4,6 +4,7 @@ import { defineHooks } from 'rampart';
 const THROWING_PORT = 666;
 const DROPPED_PORT = 667;
 const SILENT_PORT = 668;
+const REFUSED_PORT = 669;
 
 export default defineHooks({
   tunnel({ json }) {
@@ -16,6 +17,10 @@ export default defineHooks({
     if (destination.port === THROWING_PORT) throw new Error('the flow hook is broken');
     if (destination.port === DROPPED_PORT) return { action: 'drop', reason: 'nobody goes there' };
     return undefined;
+  },
+
+  session({ destination }) {
+    return destination.port === REFUSED_PORT ? { action: 'reject', reason: 'no such sessions' } : undefined;
   },
 
   // Never answers: its time budget ends it.

@@ -234,6 +234,25 @@ test('datagrams that are no GUE, or bring no context, are dropped', { skip }, as
   await healthy.goesOn();
 });
 
+test('a session that the hook refuses is told so, and stays refused', { skip }, async () => {
+  const path = { source: '10.0.0.5', destination: '10.0.2.80', sourcePort: 3, destinationPort: 669 };
+  bad.received.length = 0;
+  await isCounted(dropped('policy'), () => bad.send(udpPacket(path, 'x')));
+  const refusal = await until('it is answered', () =>
+    bad.received.map(seen).find(({ protocol }) => protocol === 1),
+  );
+  assert.deepEqual([refusal.icmpType, refusal.icmpCode], [3, 13]);
+  const flows = await rampart.flows();
+  assert.match(
+    flows.find(({ destination }) => destination.port === 669)?.rule ?? '',
+    /refused by the session/,
+  );
+  const before = await rampart.drops('policy');
+  for (let i = 0; i < 10; i++) bad.send(udpPacket(path, 'x'));
+  await until('the others are dropped as well', async () => (await rampart.drops('policy')) === before + 10);
+  await healthy.goesOn();
+});
+
 test('a message longer than any packet is dropped', { skip }, async () => {
   await isCounted(dropped('packet_too_long'), () => assert.ok(bad.send(new Uint8Array(66_000).fill(0x45))));
   await healthy.goesOn();
