@@ -47,7 +47,8 @@ export function nginxHttp(folder: string, port: number, to: number): Running {
     upstream up { server 127.0.0.1:${to}; keepalive 128; keepalive_requests 100000000; }
     server { listen 127.0.0.1:${port} reuseport; location / { proxy_pass http://up; proxy_http_version 1.1;
       proxy_set_header Connection ""; proxy_set_header Host $host; proxy_set_header Via "1.1 edge";
-      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; } } }`;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_set_header X-Forwarded-Proto $scheme;
+      proxy_set_header X-Forwarded-Host $http_host; } } }`;
   return nginx(folder, 'nginx-http', NGINX_HEAD(folder, 'nginx-http') + http, PROXY_CPU);
 }
 
@@ -81,6 +82,8 @@ export function haproxyHttp(folder: string, port: number, to: number): Running {
 listen web
   bind 127.0.0.1:${port}
   http-request set-header Via "1.1 edge"
+  http-request set-header X-Forwarded-Proto http
+  http-request set-header X-Forwarded-Host %[req.hdr(host)]
   server up 127.0.0.1:${to}
 `,
   );
