@@ -76,7 +76,7 @@ export class IpPlane {
       admission: new Admission({
         hook: hooks.tunnel,
         contextBytesMax: worker.limits.contextBytesMax,
-        networkOf: (account, vnet) => networks.intern(account, vnet),
+        networkOf: (account, vnet) => networks.admit(account, vnet),
       }),
       log: ({ event, tunnel, text }) => log.info(`tunnel ${event}`, { tunnel, text }),
       onOpened: (tunnel) => ways.opened(tunnel),

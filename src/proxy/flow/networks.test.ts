@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { Networks } from './networks.ts';
+import { NETWORKS_ADMITTED_MAX, Networks } from './networks.ts';
 
 test('a pair always has the same number and no other pair has it', () => {
   const networks = new Networks();
@@ -45,4 +45,13 @@ test('a new process gives every network the number it had', () => {
     assert.equal(fresh.find(account, vnet), numbers[at]);
     assert.equal(fresh.accountOf(numbers[at] as number), old.accountOf(numbers[at] as number));
   }
+});
+
+test('names from outside make only so many networks, and known ones stay admitted', () => {
+  const networks = new Networks();
+  const first = networks.admit('acme', 'v0');
+  for (let i = 1; i < NETWORKS_ADMITTED_MAX; i++) assert.notEqual(networks.admit('acme', `v${i}`), 0);
+  assert.equal(networks.admit('acme', 'one-more'), 0);
+  assert.equal(networks.admit('acme', 'v0'), first);
+  assert.notEqual(networks.intern('acme', 'of-the-config'), 0);
 });

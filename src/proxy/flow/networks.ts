@@ -6,6 +6,12 @@ import type { NetworkId } from '#proxy/proxy-contract.ts';
  */
 export type AccountId = number;
 
+/**
+ * Networks that contexts from outside may bring into being in one process: a network is never forgotten, so
+ * whoever may open tunnels could fill the memory with names.
+ */
+export const NETWORKS_ADMITTED_MAX = 1 << 16;
+
 /** What a new process needs to give every network the number it had. */
 export interface NetworksState {
   readonly accounts: readonly string[];
@@ -49,6 +55,15 @@ export class Networks {
   /** The number of the pair, 0 when it was never seen. */
   find(account: string, vnet: string): NetworkId {
     return this.#ids.get(account)?.get(vnet) ?? 0;
+  }
+
+  /**
+   * As `intern`, for names that come from outside: 0 for a network that is not known while there are
+   * `NETWORKS_ADMITTED_MAX` already.
+   */
+  admit(account: string, vnet: string): NetworkId {
+    const known = this.find(account, vnet);
+    return known === 0 && this.count >= NETWORKS_ADMITTED_MAX ? 0 : this.intern(account, vnet);
   }
 
   /** The account that a network belongs to. The network must exist. */
