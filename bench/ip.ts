@@ -160,7 +160,7 @@ async function rampartRoute(kind: 'tun' | 'seqpacket' | 'gue'): Promise<Way> {
     const [listen, connect] =
       kind === 'seqpacket'
         ? [
-            `type: ip-tunnel\n    listen: "unix:${folder}/t.sock"`,
+            `type: ip-tunnel\n    listen: "unix:${folder}/t.sock"\n    sources: [10.1.0.0/24]`,
             `type: ip-tunnel\n    connect: "unix:${folder}/t.sock"\n    sources: [10.1.0.0/24]`,
           ]
         : [
