@@ -1,7 +1,7 @@
 /**
- * Fuzzes HTTP/2: `node fuzz/http2.ts [--seconds 10] [--seed S] [--only TARGET]`. What must hold for any bytes: no
- * exception, the same outcome however the bytes are cut, nothing written beyond the room given, and after every end
- * no stream left whose content was not given back.
+ * Fuzzes HTTP/2: `node fuzz/http2.ts [--seconds 10] [--seed S] [--only TARGET]`. What must hold for any
+ * bytes: no exception, the same outcome however the bytes are cut, nothing written beyond the room given, and
+ * after every end no stream left whose content was not given back.
  */
 import assert from 'node:assert/strict';
 import { latin1Bytes } from '#protocol/http/octets.ts';

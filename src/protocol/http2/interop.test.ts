@@ -8,7 +8,9 @@ import { text } from 'node:stream/consumers';
 import type { Http2Stream } from './stream.ts';
 import { type Message, Peer } from './test-peer.ts';
 
-/** Joins a peer of ours to one end of a pipe. What it wants to say goes out behind every input, and when told. */
+/**
+ * Joins a peer of ours to one end of a pipe. What it wants to say goes out behind every input, and when told.
+ */
 function attach(peer: Peer, pipe: Duplex): () => void {
   const flush = () => {
     const bytes = peer.take();
